@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 STOP: Final = (signal.SIGINT, signal.SIGTERM)
 GRACE: Final = 20
 """Seconds that answers under way have after the signal to stop."""
+LOOK: Final = 0.2
+"""Seconds between looks at what a signal asks for."""
 PAUSE: Final = 0.5
 """Seconds before a worker that ended is replaced."""
 STARTUP_FAILURE: Final = 3
@@ -71,8 +73,9 @@ def keep_workers(number: int, worker: Worker, listener: socket.socket) -> None:
             while len(processes) < number:
                 with _undisturbed():
                     processes.append(_start(worker, listener))
-            wait([each.sentinel for each in processes])
-            time.sleep(PAUSE)
+            # Never for long: a signal that another thread takes wakes nobody here.
+            if wait([each.sentinel for each in processes], timeout=LOOK):
+                time.sleep(PAUSE)
     finally:
         _end(processes)
 
@@ -115,8 +118,8 @@ def _end(processes: list[SpawnProcess]) -> None:
     try:
         for process in processes:
             process.terminate()
-        for process in processes:
-            process.join()
+        while any(process.is_alive() for process in processes):
+            wait([process.sentinel for process in processes if process.is_alive()], timeout=LOOK)
     except KeyboardInterrupt:  # once more: no patience
         for process in processes:
             process.kill()
