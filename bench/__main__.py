@@ -15,16 +15,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import asyncpg
 import httpx2
-from infrastructure.verify import verify
-from seed import seed
 
 from appends import appends
 from calls import calls
 from domain.configuration import ModelConfig
 from infrastructure.database import Database
 from infrastructure.embedded import EmbeddedPostgres, lease
+from infrastructure.verify import verify
 from measure import run
 from reads import MODELS, get_models, propagation
+from seed import seed
 
 TOKEN = "mlk_bench_" + "b" * 40
 HERE = Path(__file__).parent
@@ -158,7 +158,7 @@ def main() -> None:
         stack.callback(shutil.rmtree, root, ignore_errors=True)
         direct = free_port()
         upstream = subprocess.Popen(
-            [sys.executable, str(HERE / "upstream.py"), str(direct)], stdout=subprocess.PIPE
+            [sys.executable, str(HERE / "provider.py"), str(direct)], stdout=subprocess.PIPE
         )
         stack.callback(upstream.wait)
         stack.callback(upstream.terminate)

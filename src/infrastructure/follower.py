@@ -42,6 +42,8 @@ AFTER: Final = """
 Subscriber = Callable[[Live], Awaitable[None]]
 Reader = Callable[[Connection], Awaitable[None]]
 
+Place = tuple[int, int]
+
 
 class Follower:
     """Keeps `live` at the newest committed state, and tells its subscribers, in order, of each new one."""
@@ -57,6 +59,7 @@ class Follower:
         self._moved = asyncio.Condition()
         self._nonce = ""
         self._lost_place = False
+        self._history = 0
         self.live: Live | None = None
         self.connected = False
         self.mode: Literal["listening", "polling"] = "polling"
@@ -67,11 +70,16 @@ class Follower:
         """The last position that the subscribers know; 0 before the first snapshot."""
         return self.live.position if self.live else 0
 
-    async def advanced(self, position: int) -> int:
-        """Wait until the ledger is followed beyond a position; answers the new one."""
+    @property
+    def place(self) -> Place:
+        """The history that is followed, counted from 1 at each snapshot, and the position in it."""
+        return self._history, self.position
+
+    async def moved(self, place: Place) -> Place:
+        """Wait until the ledger is followed to another place than that one; answers the new one."""
         async with self._moved:
-            await self._moved.wait_for(lambda: self.position > position)
-            return self.position
+            await self._moved.wait_for(lambda: self.place != place)
+            return self.place
 
     async def started(self) -> None:
         """Wait for the first snapshot."""
@@ -124,7 +132,9 @@ class Follower:
         """Take a snapshot, unless the place in the ledger's history is known; then read on from there."""
         await self._read(connection)
         if self.live is None or self._lost_place:
-            await self._publish(await snapshot(connection))
+            live = await snapshot(connection)
+            self._history += 1
+            await self._publish(live)
             self._lost_place = False
         await self._catch_up(connection)
         self.connected = True

@@ -96,7 +96,7 @@ class Parts:
         self.tokens = AccessTokens()
         self.clients = ClientPool(Providers(ring, worker.o_series_max_retries).connect)
         self.follower = Follower(worker.database, [self._serve], [self.tokens.read])
-        self.feed = Feed(self.views, self.follower.advanced)
+        self.feed = Feed(self.views, self.follower.moved)
 
     async def _serve(self, live: Live) -> None:
         await self.clients.reconcile(live.models)
@@ -131,7 +131,7 @@ class Parts:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_SNAPSHOT):
                     await self.follower.started()
-            await _background(stack, self.feed.run(self.follower.position))
+            await _background(stack, self.feed.run(self.follower.place))
             stack.enter_context(on_stop(self.feed.close))
             _stop_with_parent()
             yield

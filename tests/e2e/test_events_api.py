@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import asyncpg
 import httpx2
 import pytest
 from service import Api, Databases, Service, path
+from upstream import wait_until
 
 from infrastructure.database import Database, alchemy
 from infrastructure.views import PostgresViews
-from upstream import wait_until
 from web.feed import Feed
 
 EVENTS = "/api/config/events"
@@ -319,16 +320,33 @@ async def test_a_position_ahead_of_the_ledger_is_reset(api: Api) -> None:
     assert [message.id for message in sent] == [*range((reset.id or 0) + 1, head + 2)]
 
 
+async def test_who_watches_is_told_when_another_history_takes_the_ledgers_place(
+    fresh_service: Service, databases: Databases, database: str
+) -> None:
+    async with fresh_service.api() as api, watching(api) as messages:
+        await api.create()
+        [seen] = await take(messages, 1)
+        # What a restored backup looks like: the same table under another epoch.
+        owner = await asyncpg.connect(databases.owner_url(database))
+        await owner.execute("UPDATE ledger_head SET epoch = gen_random_uuid()")
+        await owner.close()
+        [reset] = await take(messages, 1)
+        model_id = await api.create()
+        [after] = await take(messages, 1)
+    assert (reset.event, reset.id) == ("reset", seen.id)
+    assert (after.data["model_id"], after.id) == (model_id, (seen.id or 0) + 1)
+
+
 async def test_silence_is_filled_with_heartbeats(databases: Databases, database: str) -> None:
     never = asyncio.Event()
 
-    async def advanced(_: int) -> int:
+    async def moved(place: tuple[int, int]) -> tuple[int, int]:
         await never.wait()
-        return 0
+        return place
 
     engine = Database(databases.app_url(database)).engine()
     try:
-        feed = Feed(PostgresViews(alchemy(engine)), advanced, heartbeat=0.01)
+        feed = Feed(PostgresViews(alchemy(engine)), moved, heartbeat=0.01)
         stream = feed.stream(None)
         async with asyncio.timeout(10):
             assert await anext(stream) == b"retry: 2000\n\n"
