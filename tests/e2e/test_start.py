@@ -495,5 +495,5 @@ def test_the_real_key_never_goes_to_the_demo_upstream() -> None:
     assert _keys(settings, demo) == {demo: DEMO_KEY, "https://other.example": "real"}
 
 
-def test_without_a_key_nothing_is_sent_to_the_origins_of_the_settings() -> None:
-    assert _keys(Settings(key_origins="https://other.example"), None) == {}
+def test_without_a_real_key_the_allowed_origins_get_the_demonstrations_public_one() -> None:
+    assert _keys(Settings(key_origins="https://other.example"), None) == {"https://other.example": DEMO_KEY}
