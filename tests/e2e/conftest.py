@@ -15,10 +15,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 from service import Databases, Service, running
+from upstream import ScriptedUpstream, block_until
 
 from infrastructure.database import Database
 from infrastructure.embedded import EmbeddedPostgres, lease
-from upstream import ScriptedUpstream, block_until
 
 TEMPLATE = "ledger_template"
 

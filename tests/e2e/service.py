@@ -17,9 +17,9 @@ from typing import IO, Any
 
 import asyncpg
 import httpx2
+from upstream import ScriptedUpstream
 
 from infrastructure.embedded import EmbeddedPostgres
-from upstream import ScriptedUpstream
 
 TOKEN = "mlk_test_" + "t" * 40
 COMMAND = [str(Path(sys.executable).parent / "model-ledger")]

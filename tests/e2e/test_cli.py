@@ -17,6 +17,7 @@ import asyncpg
 import httpx2
 import pytest
 from service import COMMAND, Databases, clean_environment, free_port
+from upstream import block_until
 
 from application.ledger import Ledger
 from application.ports import Context
@@ -25,7 +26,6 @@ from domain.model import CreateModel, UpdateModel
 from domain.values import SYSTEM, ModelId
 from infrastructure.database import Database
 from infrastructure.event_store import PostgresEventStore
-from upstream import block_until
 
 ROOT = Path(__file__).parents[2]
 CANARY = "c4n4ry"

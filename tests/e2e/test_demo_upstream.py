@@ -14,7 +14,6 @@ import openai
 import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAsyncHttpx2Client
 from openai.types.chat import ChatCompletionChunk
-
 from upstream import (
     CutMidStream,
     EndWithoutDone,
@@ -28,6 +27,7 @@ from upstream import (
     block_until,
     wait_until,
 )
+
 from web.demo_upstream import ABOUT, BODY_LIMIT, WORD_DELAY, create_demo_upstream
 
 KEY = "demo-key-1234"

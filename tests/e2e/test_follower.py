@@ -18,6 +18,7 @@ import pytest
 from chaos_proxy import ChaosProxy
 from ledgers import Book, config, context, key, opened, recorded
 from service import Databases
+from upstream import wait_until
 
 from application.ports import Append, LiveModel, Receipt
 from domain.catalog import Change, Event
@@ -34,7 +35,6 @@ from infrastructure.event_store import APPEND, _arguments
 from infrastructure.follower import LONGEST_BACKOFF, Follower, Reader, pause
 from infrastructure.live import Live
 from infrastructure.verify import verify
-from upstream import wait_until
 
 
 @pytest.fixture

@@ -18,14 +18,6 @@ from litestar.exceptions import HTTPException
 from msgspec.structs import replace
 from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpx2Client
 from openai.types.chat import ChatCompletionChunk
-
-from application.ports import LiveModel
-from domain.configuration import ModelConfig
-from domain.errors import LedgerError
-from domain.values import ModelId, Origin
-from infrastructure.client_pool import ClientPool
-from infrastructure.provider import KeyRing, Providers
-from infrastructure.retries import Backoff
 from upstream import (
     CutMidStream,
     EndWithoutDone,
@@ -39,6 +31,14 @@ from upstream import (
     block_until,
     wait_until,
 )
+
+from application.ports import LiveModel
+from domain.configuration import ModelConfig
+from domain.errors import LedgerError
+from domain.values import ModelId, Origin
+from infrastructure.client_pool import ClientPool
+from infrastructure.provider import KeyRing, Providers
+from infrastructure.retries import Backoff
 from web.gateway import BODY_LIMIT, GatewayController
 from web.openai_errors import openai_failure
 

@@ -23,6 +23,7 @@ import pytest
 from chaos_proxy import ChaosProxy
 from ledgers import context, empty_database, recorded
 from service import COMMAND, Api, Databases, Service, clean_environment, free_port, path, running, serving
+from upstream import ScriptedUpstream, Stream, wait_until
 from workers import command_of, connections_to, each_worker, family, is_running, workers
 
 from application.ports import Append, Receipt
@@ -31,7 +32,6 @@ from domain.configuration import ModelConfig
 from domain.model import ModelUpdated
 from domain.values import ModelId, model_stream
 from infrastructure.event_store import APPEND, _arguments
-from upstream import ScriptedUpstream, Stream, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for workers in /proc")
 

@@ -6,9 +6,9 @@ from typing import Any
 import httpx2
 import pytest
 from service import Api, Databases, Service, path, running
+from upstream import ScriptedUpstream
 
 from domain.configuration import FIELDS
-from upstream import ScriptedUpstream
 
 DEFAULT = "/api/config/default"
 JSON_PATCH = {"Content-Type": "application/json-patch+json"}

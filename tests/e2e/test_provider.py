@@ -9,13 +9,6 @@ from datetime import UTC, datetime
 import httpx2
 import pytest
 from msgspec.structs import replace
-
-from application.ports import LiveModel, ProviderAnswer, ProviderCall, ProviderFailed
-from domain.configuration import ModelConfig
-from domain.values import ModelId, Origin
-from infrastructure.client_pool import CannotConnect, ClientPool
-from infrastructure.provider import KeyRing, NotBound, ProviderClient, Providers
-from infrastructure.retries import Backoff
 from upstream import (
     CutMidStream,
     Hang,
@@ -26,6 +19,13 @@ from upstream import (
     Stream,
     wait_until,
 )
+
+from application.ports import LiveModel, ProviderAnswer, ProviderCall, ProviderFailed
+from domain.configuration import ModelConfig
+from domain.values import ModelId, Origin
+from infrastructure.client_pool import CannotConnect, ClientPool
+from infrastructure.provider import KeyRing, NotBound, ProviderClient, Providers
+from infrastructure.retries import Backoff
 
 GPT = ModelId("gpt-4")
 KEY = "sk-a-secret-key-of-the-test"

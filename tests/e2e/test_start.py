@@ -21,11 +21,11 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from service import COMMAND, Api, Databases, Service, clean_environment, free_port, path, serving
+from upstream import ScriptedUpstream, block_until, wait_until
 
 from domain.values import Origin
 from infrastructure.database import MIGRATIONS, REVISIONS
 from infrastructure.embedded import data_root, lease
-from upstream import ScriptedUpstream, block_until, wait_until
 from web.main import DEMO_KEY, _keys
 from web.settings import Settings
 

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 from msgspec import structs
 from service import Databases
+from upstream import wait_until
 
 from application.ledger import Ledger
 from application.ports import Context, Receipt
@@ -25,7 +26,6 @@ from infrastructure.event_store import PostgresEventStore
 from infrastructure.follower import Follower
 from infrastructure.rebuild import Rebuilt, rebuild
 from infrastructure.verify import Failure, Verdict
-from upstream import wait_until
 
 Connection = asyncpg.Connection
 
