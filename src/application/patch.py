@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from domain.catalog import Seen
 from domain.changes import Fields
-from domain.configuration import KeyOrigins, check
+from domain.configuration import NULLABLE, KeyOrigins, check
 from domain.errors import InvalidInput, PatchRefused, Problem
 from domain.model import UpdateModel, live
 from domain.values import ModelId, Stream, model_stream
@@ -45,6 +45,9 @@ class PatchModel(Struct, frozen=True):
 def merge_patch(document: object) -> Apply:
     """A merge patch: null removes a field, so that it takes its default again.
 
+    A field of `NULLABLE` becomes null instead: whoever takes a credential away must not end up with
+    another one.
+
     Raises:
         InvalidInput: the document is no object.
     """
@@ -53,7 +56,8 @@ def merge_patch(document: object) -> Apply:
 
     def apply(fields: Fields) -> Mapping[str, object]:
         kept = {name: value for name, value in fields.items() if name not in document}
-        return {**kept, **{name: value for name, value in document.items() if value is not None}}
+        given = {name: value for name, value in document.items() if value is not None or name in NULLABLE}
+        return {**kept, **given}
 
     return apply
 
@@ -75,8 +79,12 @@ def json_patch(document: object) -> Apply:
     def apply(fields: Fields) -> Mapping[str, object]:
         try:
             result = patch.apply(dict(fields))
-        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError) as error:
-            raise PatchRefused(f"the patch does not apply: {error}") from None
+        except jsonpatch.JsonPatchTestFailed:
+            raise PatchRefused("a test of the patch does not hold for the current configuration") from None
+        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError):
+            raise PatchRefused(
+                "an operation of the patch names what is not there, or lacks a member"
+            ) from None
         except RecursionError:
             raise PatchRefused("the patch does not apply: nested too deep") from None
         if not isinstance(result, dict):

@@ -95,6 +95,8 @@ CONSTRAINTS: Final[Mapping[str, object]] = {
 """The type of each field as a request may send it, with its limits and what it means."""
 
 FIELDS: Final = {field.name: field for field in msgspec.structs.fields(ModelConfig)}
+NULLABLE: Final = frozenset({"credential"})
+"""The fields for which null is a value."""
 READ_ONLY: Final = frozenset(
     {"version", "position", "is_default", "updated_at", "updated_by", "model_id", "id", "hash"}
 )

@@ -2,6 +2,7 @@
 
 import re
 from typing import Any, Final
+from urllib.parse import unquote, unquote_to_bytes
 
 from litestar import Request
 from litestar.connection import ASGIConnection
@@ -160,6 +161,7 @@ def _refuse_unclear_query(connection: Connection, handler: BaseRouteHandler) -> 
     unknown = (name for name in dict.fromkeys(sent) if name not in known)
     doubled = (name for name in known if sent.count(name) > 1)
     problems = [
+        *(Problem(pointer(name), "invalid_text", "this is not UTF-8") for name in _undecodable(connection)),
         *(
             Problem(pointer(name), "unknown_parameter", "there is no such query parameter")
             for name in unknown
@@ -180,3 +182,15 @@ def _text(request: Request[Any, Any, Any], name: str) -> str | None:
         return None if header is None else header.encode("latin-1").decode()
     except UnicodeDecodeError:
         raise InvalidInput([Problem(f"/{name}", "invalid_text", "this header is not UTF-8")]) from None
+
+
+def _undecodable(connection: Connection) -> list[str]:
+    """The parameters whose text is no UTF-8; the framework would put other characters in its place."""
+    names = []
+    for pair in connection.scope["query_string"].replace(b"+", b" ").split(b"&"):
+        name, _, value = pair.partition(b"=")
+        try:
+            (unquote_to_bytes(name) + b"=" + unquote_to_bytes(value)).decode()
+        except UnicodeDecodeError:
+            names.append(unquote(name.decode("ascii", "replace"), errors="replace"))
+    return names

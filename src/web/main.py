@@ -253,7 +253,12 @@ def database_urls(
     """
     if settings.database_url is not None:
         return settings.database_url, settings.owner_database_url, None
-    root = data_root(Path(settings.data_dir).absolute())
+    wanted = Path(settings.data_dir).absolute()
+    if any(place.exists() and not place.is_dir() for place in (wanted, *wanted.parents)):
+        raise DatabaseUnusable(
+            f"MODEL_LEDGER_DATA_DIR: a directory is needed, and {wanted} is or is below a file"
+        )
+    root = data_root(wanted)
     if not create and not any(root.glob("pg[0-9]*")):
         raise DatabaseUnusable(f"there is no database in {root}; name it by --data-dir or DATABASE_URL")
     server = stack.enter_context(lease(root))

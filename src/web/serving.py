@@ -23,6 +23,8 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     """
     # Whatever a signal interrupts, the stack below still ends what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A shell that starts us in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), ExitStack() as stack:
         url, owner_url, data = database_urls(settings, stack, create=True)
         prepared = asyncio.run(prepare(settings, url, owner_url))

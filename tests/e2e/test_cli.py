@@ -154,6 +154,14 @@ def test_a_taken_port_is_told_before_anything_is_started(tmp_path: Path) -> None
     assert took < 3
 
 
+def test_a_data_directory_that_is_a_file_is_told_by_its_setting(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for wanted in (file, file / "below"):
+        said = refusal(1, "serve", "--port", str(free_port()), "--data-dir", str(wanted))
+        assert "MODEL_LEDGER_DATA_DIR: a directory is needed" in said
+
+
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "203.0.113.1"])
 def test_a_host_that_is_not_ours_is_told(host: str) -> None:
     said = refusal(1, "serve", "--host", host, "--port", str(free_port()), DATABASE_URL=NOBODY)

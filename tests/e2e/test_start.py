@@ -497,3 +497,29 @@ def test_the_real_key_never_goes_to_the_demo_upstream() -> None:
 
 def test_without_a_real_key_the_allowed_origins_get_the_demonstrations_public_one() -> None:
     assert _keys(Settings(key_origins="https://other.example"), None) == {"https://other.example": DEMO_KEY}
+
+
+def test_the_signal_to_stop_is_heeded_though_the_shell_had_it_ignored(
+    environment: dict[str, str],
+) -> None:
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ignoring, *COMMAND, "serve", "--port", str(port), "--workers", "2"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) in {0, 130}
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -51,6 +51,21 @@ def test_a_merge_patch_is_an_object(document: object) -> None:
         merge_patch(document)
 
 
+def test_null_takes_the_credential_away_instead_of_putting_the_environments_in_its_place() -> None:
+    assert merge_patch({"credential": None})(FIELDS)["credential"] is None
+
+
+def test_a_refused_patch_does_not_repeat_the_configuration() -> None:
+    for operation in (
+        {"op": "test", "path": "/max_tokens", "value": -1},
+        {"op": "remove", "path": "/absent"},
+    ):
+        with pytest.raises(PatchRefused) as refused:
+            json_patch([operation])(FIELDS)
+        assert "{" not in str(refused.value)
+        assert str(FIELDS["max_tokens"]) not in str(refused.value)
+
+
 def test_null_removes_a_field_so_that_its_default_holds_again() -> None:
     patch = PatchModel(GPT, merge_patch({"max_retries": None, "enabled": None, "base_timeout": None}))
     patched = patch.command(LIVE, ORIGINS).config
