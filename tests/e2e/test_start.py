@@ -414,12 +414,17 @@ def interrupted(environment: dict[str, str], times: int) -> str:
             command, env=environment, stdout=output, stderr=output, text=True, start_new_session=True
         )
         service = Service(process, "", "")
-        block_until(lambda: len(workers(service)) == 2, within=30)
-        everyone = family(service)
-        for _ in range(times):
-            os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(40) in {0, 130}
-        nothing_left(everyone)
+        try:
+            block_until(lambda: len(workers(service)) == 2, within=30)
+            everyone = family(service)
+            for _ in range(times):
+                os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(40) in {0, 130}
+            nothing_left(everyone)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         output.seek(0)
         return output.read()
 
