@@ -141,7 +141,7 @@ class LiveModel(Struct, frozen=True):
 class ProviderCall(Struct, frozen=True):
     """One call as the provider gets it."""
 
-    path: Literal["/chat/completions"]
+    path: Literal["/chat/completions", "/embeddings", "/responses"]
     body: bytes
     stream: bool
     timeout: float
@@ -208,4 +208,53 @@ class Clients(Protocol):
 
     def models(self) -> Sequence[LiveModel]:
         """Every model that callers can use now, by id."""
+        ...
+
+
+# What is known of calls afterwards.
+
+Operation = Literal["chat", "embeddings", "responses"]
+
+
+class Tokens(Struct, frozen=True):
+    """What a call used, as its provider told it."""
+
+    input: int
+    output: int
+
+
+class CallRecord(Struct, frozen=True, kw_only=True):
+    """One model's part in one call, without any of its content.
+
+    A call whose first model failed has one record for each model that was tried.
+    """
+
+    model_id: ModelId
+    version: int
+    asked: str
+    """The name in the caller's request: this model's id or alias, or those of one that fell back to it."""
+    caller: Actor
+    operation: Operation
+    stream: bool
+    """Whether the caller asked for a stream."""
+    status: int
+    """As the caller got it or would have got it; 499 when the caller left, 502 for a stream that broke."""
+    error: str | None
+    """Why it is no success, in one word fit for metrics: `connect`, `timeout`, `broken`, `http_429`, ..."""
+    attempts: int
+    """Tries that reached for the provider."""
+    started_at: datetime
+    first_byte: float | None
+    """Seconds until the answer's first byte; None without one."""
+    duration: float
+    """Seconds until the end."""
+    tokens: Tokens | None
+    """None when the provider told nothing."""
+
+
+class CallLog(Protocol):
+    """Takes the records of calls; never waits and never raises, as callers would pay for it."""
+
+    def record(self, call: CallRecord) -> None:
+        """Take one."""
         ...
