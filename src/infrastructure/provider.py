@@ -5,28 +5,25 @@ Retries, time limits and the ends of calls are decided here; bytes pass untouche
 
 import asyncio
 import re
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, cast
+from typing import Final
 from urllib.parse import urlsplit
 
-import anyio
-import httpx2
-import openai
-from openai import AsyncOpenAI, AsyncStream, Omit
+from openai import AsyncOpenAI
 
 from application.ports import LiveModel, ProviderAnswer, ProviderCall, ProviderFailed
 from domain import calls
 from domain.configuration import KeyOrigins, ModelConfig
 from domain.values import Origin
 from infrastructure.client_pool import CannotConnect
-from infrastructure.http_clients import HttpClients, WrongOrigin
+from infrastructure.connections import Broken, Connection, Connections, Unreachable
 from infrastructure.retries import Backoff, may_pass
-from infrastructure.sdk_clients import NO_AUTHENTICATION, Route, route_of, sdk_client
+from infrastructure.sdk_clients import Route, WrongOrigin, request_head, route_of, sdk_client
 
-BROKEN: Final = (httpx2.TransportError, ssl.SSLError, anyio.EndOfStream)
-"""How a connection ends before the answer does; httpx2 lets the last two through from TLS."""
+ERROR_LIMIT: Final = 256 * 1024
+"""Bytes of an error's body that are read."""
+HEADER: Final = re.compile(r"[A-Za-z0-9-]+: [\x20-\x7e]*")
 
 
 class NotBound(CannotConnect):
@@ -67,7 +64,7 @@ class Providers:
         self._keys = keys
         self._o_series_max_retries = o_series_max_retries
         self._backoff = backoff or Backoff()
-        self._http = HttpClients()
+        self._shared = _SharedConnections()
 
     def connect(self, model: LiveModel) -> "ProviderClient":
         """The client of a model's configuration; nothing is sent yet.
@@ -80,30 +77,49 @@ class Providers:
             key = self._keys.key_for(model.config)
         except ValueError as error:
             raise CannotConnect(str(error)) from None
-        return ProviderClient(route, origin, key, self._http, self._backoff, self._o_series_max_retries)
+        return ProviderClient(route, origin, key, self._shared, self._backoff, self._o_series_max_retries)
+
+
+class _SharedConnections:
+    """The connections by origin, each with the number of their users."""
+
+    def __init__(self) -> None:
+        self._open: dict[Origin, tuple[Connections, int]] = {}
+
+    def take(self, origin: Origin) -> Connections:
+        connections, users = self._open.get(origin) or (Connections(origin), 0)
+        self._open[origin] = (connections, users + 1)
+        return connections
+
+    def give_back(self, origin: Origin) -> None:
+        connections, users = self._open.pop(origin)
+        if users > 1:
+            self._open[origin] = (connections, users - 1)
+        else:
+            connections.close()
 
 
 class ProviderClient:
-    """The SDK's client of one configuration; see `client_pool.Client`."""
+    """The client of one configuration; see `client_pool.Client`."""
 
     def __init__(
         self,
         route: Route,
         origin: Origin,
         key: str | None,
-        http: HttpClients,
+        shared: _SharedConnections,
         backoff: Backoff,
         o_series_max_retries: int,
     ) -> None:
-        self.sdk: AsyncOpenAI = sdk_client(route, key, http.take(origin))
+        self.sdk: AsyncOpenAI = sdk_client(route, key)
         self._route = route
         self._origin = origin
-        self._http = http
+        self._has_key = key is not None
+        self._shared = shared
+        self._connections = shared.take(origin)
         self._backoff = backoff
         self._o_series_max_retries = o_series_max_retries
-        self._headers: Mapping[str, str | Omit]
-        # Identity: what passes untouched must be readable by a caller who asked for no encoding.
-        self._headers = {"Accept-Encoding": "identity", **({} if key else NO_AUTHENTICATION)}
+        self._heads: dict[str, bytes] = {}
         self._secrets = _secrets(key, urlsplit(origin).hostname or "")
 
     def fits(self, model: LiveModel) -> bool:
@@ -115,99 +131,115 @@ class ProviderClient:
 
     async def close(self) -> None:
         """See `client_pool.Client.close`."""
-        await self._http.give_back(self._origin)  # the SDK's own close would close what others share
+        self._shared.give_back(self._origin)
 
     @asynccontextmanager
     async def send(self, model: LiveModel, call: ProviderCall) -> AsyncIterator[ProviderAnswer]:
         """See `Lease.send`."""
-        tries = _Tries(calls.retries(model.model_id, model.config, self._o_series_max_retries))
+        exchange = _Exchange(
+            self._connections,
+            self._backoff,
+            calls.retries(model.model_id, model.config, self._o_series_max_retries),
+        )
         limit = asyncio.timeout(call.timeout)
         try:
             async with limit:
-                response = await self._answer(call, tries, limit)
-                chunks = response.aiter_raw() if response.is_success else self._error(response)
-                try:
-                    yield ProviderAnswer(response.status_code, response.headers, tries.made, chunks)
-                finally:
-                    if not response.is_closed:
-                        # Shielded: a second cancellation must not leave the connection behind.
-                        await asyncio.shield(_end(chunks, response))
+                head = await self._head(call)
+                connection = await exchange.run(head, call.body, limit)
+                status = connection.status
+                chunks = connection if 200 <= status < 300 else self._error(connection)
+                yield ProviderAnswer(status, connection.headers, exchange.attempts, chunks)
         except TimeoutError:
             if not limit.expired():
                 raise
             told = f"the provider did not answer within {call.timeout:g} seconds"
-            raise ProviderFailed("timeout", told, tries.made) from None
+            raise ProviderFailed("timeout", told, exchange.attempts) from None
         except WrongOrigin as error:
-            raise ProviderFailed("not_bound", "the call was not sent: wrong address", tries.made) from error
-        except BROKEN as error:
-            raise _failed(error, tries) from error
+            told = "the call was not sent: wrong address"
+            raise ProviderFailed("not_bound", told, exchange.attempts) from error
+        except Unreachable as error:
+            raise ProviderFailed("connect", "the provider cannot be reached", exchange.attempts) from error
+        except Broken as error:
+            told = "the connection to the provider broke off"
+            raise ProviderFailed("broken", told, exchange.attempts) from error
+        finally:
+            exchange.end()
 
-    async def _answer(self, call: ProviderCall, tries: "_Tries", limit: asyncio.Timeout) -> httpx2.Response:
-        """The first answer that another try would not better; its body is unread if it is a success."""
-        answer: httpx2.Response | ProviderFailed
-        while True:
-            tries.made += 1
-            try:
-                answer = await self._post(call)
-            except openai.APIConnectionError as error:
-                answer = _failed(error.__cause__, tries)
-            pause = _pause(answer, tries, self._backoff)
-            if pause is None or asyncio.get_running_loop().time() + pause >= (limit.when() or 0):
-                break
-            await self._backoff.sleep(pause)
-        if isinstance(answer, ProviderFailed):
-            raise answer
-        return answer
+    async def _head(self, call: ProviderCall) -> bytes:
+        """Everything before the body."""
+        head = self._heads.get(call.path)
+        if head is None:
+            head = await request_head(self.sdk, call.path, self._origin, key=self._has_key)
+            self._heads[call.path] = head
+        lines = [f"{name}: {value}" for name, value in call.headers.items()]
+        if not all(map(HEADER.fullmatch, lines)):
+            raise ValueError("a header that no request may carry")
+        lines.append(f"content-length: {len(call.body)}\r\n\r\n")
+        return head + "\r\n".join(lines).encode("ascii")
 
-    async def _post(self, call: ProviderCall) -> httpx2.Response:
-        try:
-            response = await self.sdk.post(
-                call.path,
-                cast_to=httpx2.Response,
-                content=call.body,
-                options={"headers": {**call.headers, **self._headers}},
-                stream=True,
-                stream_cls=AsyncStream[object],
-            )
-        except openai.APIStatusError as error:
-            return error.response
-        return cast("httpx2.Response", response)  # as `cast_to` has it, whatever the overload says
-
-    async def _error(self, response: httpx2.Response) -> AsyncGenerator[bytes]:
+    async def _error(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """An error's body as callers may read it: some providers quote the key or the address."""
-        yield self._secrets.sub(b"***", response.content)
+        body = bytearray()
+        try:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > ERROR_LIMIT:
+                    break
+        except Broken:
+            pass  # the status tells enough
+        yield self._secrets.sub(b"***", bytes(body))
 
 
-class _Tries:
-    """How often a call was tried, and how often it may be tried again."""
+class _Exchange:
+    """The tries of one call, up to the answer that another one would not better; one connection at a time."""
 
-    __slots__ = ("made", "retries")
+    __slots__ = ("_backoff", "_connection", "_connections", "_retries", "attempts")
 
-    def __init__(self, retries: int) -> None:
-        self.made = 0
-        self.retries = retries
+    def __init__(self, connections: Connections, backoff: Backoff, retries: int) -> None:
+        self._connections = connections
+        self._backoff = backoff
+        self._retries = retries
+        self._connection: Connection | None = None
+        self.attempts = 0
 
+    async def run(self, head: bytes, body: bytes, limit: asyncio.Timeout) -> Connection:
+        """The connection, with its answer's body unread.
 
-def _pause(answer: httpx2.Response | ProviderFailed, tries: _Tries, backoff: Backoff) -> float | None:
-    """Seconds before another try; None when there is none."""
-    if tries.made > tries.retries:
-        return None
-    if isinstance(answer, ProviderFailed):
-        return backoff.pause(tries.made) if answer.kind == "connect" else None
-    if answer.is_success or not may_pass(answer.status_code, answer.headers):
-        return None
-    return backoff.pause(tries.made, answer.headers)
+        Raises:
+            Unreachable, Broken: the last try came to no answer.
+        """
+        while True:
+            self.attempts += 1
+            try:
+                self._connection = connection = await self._connections.take()
+                await connection.ask(head, body)
+                if 200 <= connection.status < 300:
+                    return connection
+                pause = self._pause(connection)
+            except Unreachable:
+                pause = self._backoff.pause(self.attempts) if self.attempts <= self._retries else None
+                if not self._fits(pause, limit):
+                    raise
+            else:
+                if not self._fits(pause, limit):
+                    return connection
+            self.end()
+            await self._backoff.sleep(pause or 0.0)
 
+    def end(self) -> None:
+        """Give the connection back; what is still under way on it ends."""
+        if self._connection is not None:
+            self._connections.give_back(self._connection)
+            self._connection = None
 
-def _failed(error: BaseException | None, tries: _Tries) -> ProviderFailed:
-    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-        return ProviderFailed("connect", "the provider cannot be reached", tries.made)
-    return ProviderFailed("broken", "the connection to the provider broke off", tries.made)
+    def _pause(self, answer: Connection) -> float | None:
+        """Seconds before another try; None when there is none."""
+        if self.attempts > self._retries or not may_pass(answer.status, answer.headers):
+            return None
+        return self._backoff.pause(self.attempts, answer.headers)
 
-
-async def _end(chunks: AsyncGenerator[bytes], response: httpx2.Response) -> None:
-    await chunks.aclose()
-    await response.aclose()
+    def _fits(self, pause: float | None, limit: asyncio.Timeout) -> bool:
+        return pause is not None and asyncio.get_running_loop().time() + pause < (limit.when() or 0)
 
 
 def _secrets(key: str | None, host: str) -> re.Pattern[bytes]:
