@@ -164,7 +164,7 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._last_byte = 0.0
         self._busy = self._answering = self._begun = self._complete = False
-        self._paused = self._silent = self._until_close = False
+        self._paused = self._silent = self._until_close = self._reusable = False
         self._problem: str | None = None
         self.rested_at = 0.0
         """When its last exchange ended, in the loop's time."""
@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
             Broken: the connection ended, or its answer is no HTTP.
         """
         self._busy = True
-        self._answering = self._begun = self._complete = self._until_close = False
+        self._answering = self._begun = self._complete = self._until_close = self._reusable = False
         self._raw_headers, self._size = {}, 0
         if len(body) < 32_768:
             self._transport.write(head + body)  # one packet, where it fits
@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
-        clean = self._complete and self.is_open and self._parser.should_keep_alive()
+        clean = self._complete and self._reusable and self.is_open
         self._busy = False
         self._chunks = []  # of an error that nobody read
         self.rested_at = self._loop.time()
@@ -300,6 +300,7 @@ class Connection(asyncio.Protocol):
         """The answer's end."""
         if self._answering:
             self._complete = True
+            self._reusable = self._parser.should_keep_alive()  # asked later, the parser is past it
 
     # The rest.
 
