@@ -42,7 +42,7 @@ class Gate:
     def __init__(self, tokens: Authenticator) -> None:
         self._tokens = tokens
 
-    def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
+    async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
         """Let the caller through, and note who it is.
 
         Raises:
