@@ -30,7 +30,11 @@ class Authenticator(Protocol):
     """Knows the tokens, without asking anyone."""
 
     def authenticate(self, token: str) -> Caller | None:
-        """Who the token belongs to; None for one that is unknown or revoked."""
+        """Who the token belongs to; None for one that is unknown or revoked.
+
+        Raises:
+            StoreUnavailable: nothing is known of any token yet.
+        """
         ...
 
 
@@ -159,14 +163,20 @@ class ProviderAnswer(Struct, frozen=True):
     attempts: int
     """Tries that reached for the provider, this one included."""
     chunks: AsyncIterator[bytes]
-    """The body as it was sent. Of an error it is bounded, and holds neither the key nor the address."""
+    """The body as it was sent. Of an error it is bounded, and holds neither the key nor the address.
+
+    An empty chunk says that nothing came for 15 seconds.
+    """
 
 
 class ProviderFailed(Exception):
     """No answer came, or it broke off. `kind` is fit for metrics, the message for callers."""
 
     def __init__(
-        self, kind: Literal["connect", "timeout", "broken", "not_bound"], message: str, attempts: int
+        self,
+        kind: Literal["connect", "timeout", "broken", "not_bound", "not_authorized"],
+        message: str,
+        attempts: int,
     ) -> None:
         super().__init__(message)
         self.kind = kind

@@ -271,6 +271,11 @@ class Connection(asyncio.Protocol):
 
     # What the parser finds.
 
+    def on_message_begin(self) -> None:
+        """An answer's beginning."""
+        if self._complete:
+            raise ValueError("a second answer, which nobody asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One line of the head, or a trailer."""
         self._size += len(name) + len(value)

@@ -18,8 +18,9 @@ from domain.configuration import KeyOrigins, ModelConfig
 from domain.values import Origin
 from infrastructure.client_pool import CannotConnect
 from infrastructure.connections import Broken, Connection, Connections, Unreachable
+from infrastructure.entra import EntraTokens, NoToken
 from infrastructure.retries import Backoff, may_pass
-from infrastructure.sdk_clients import Route, WrongOrigin, request_head, route_of, sdk_client
+from infrastructure.sdk_clients import TOKEN, Route, WrongOrigin, request_head, route_of, sdk_client
 
 ERROR_LIMIT: Final = 256 * 1024
 """Bytes of an error's body that are read."""
@@ -30,10 +31,14 @@ class NotBound(CannotConnect):
     """The key may not be sent to the model's origin."""
 
 
+Key = str | EntraTokens
+"""What proves to a provider that a call may be made: a key, or a token that is renewed."""
+
+
 class KeyRing:
     """The keys of the credential `environment`, in memory, each bound to an origin."""
 
-    def __init__(self, keys: Mapping[Origin, str]) -> None:
+    def __init__(self, keys: Mapping[Origin, Key]) -> None:
         self._keys = dict(keys)
 
     @property
@@ -41,7 +46,7 @@ class KeyRing:
         """Where a key may go."""
         return frozenset(self._keys)
 
-    def key_for(self, config: ModelConfig) -> str | None:
+    def key_for(self, config: ModelConfig) -> Key | None:
         """The key of a model's calls; None when they carry none.
 
         Raises:
@@ -106,21 +111,20 @@ class ProviderClient:
         self,
         route: Route,
         origin: Origin,
-        key: str | None,
+        key: Key | None,
         shared: _SharedConnections,
         backoff: Backoff,
         o_series_max_retries: int,
     ) -> None:
-        self.sdk: AsyncOpenAI = sdk_client(route, key)
+        self.sdk: AsyncOpenAI = sdk_client(route, TOKEN if isinstance(key, EntraTokens) else key)
         self._route = route
         self._origin = origin
-        self._has_key = key is not None
+        self._key = key
         self._shared = shared
         self._connections = shared.take(origin)
         self._backoff = backoff
         self._o_series_max_retries = o_series_max_retries
         self._heads: dict[str, bytes] = {}
-        self._secrets = _secrets(key, urlsplit(origin).hostname or "")
 
     def fits(self, model: LiveModel) -> bool:
         """See `client_pool.Client.fits`."""
@@ -144,10 +148,11 @@ class ProviderClient:
         limit = asyncio.timeout(call.timeout)
         try:
             async with limit:
-                head = await self._head(call)
+                secret = await self._key.token() if isinstance(self._key, EntraTokens) else self._key
+                head = await self._head(call, secret)
                 connection = await exchange.run(head, call.body, limit)
                 status = connection.status
-                chunks = connection if 200 <= status < 300 else self._error(connection)
+                chunks = connection if 200 <= status < 300 else self._error(connection, secret)
                 yield ProviderAnswer(status, connection.headers, exchange.attempts, chunks)
         except TimeoutError:
             if not limit.expired():
@@ -157,6 +162,9 @@ class ProviderClient:
         except WrongOrigin as error:
             told = "the call was not sent: wrong address"
             raise ProviderFailed("not_bound", told, exchange.attempts) from error
+        except NoToken as error:
+            told = "the gateway has no token for the provider; whoever runs it can correct that"
+            raise ProviderFailed("not_authorized", told, exchange.attempts) from error
         except Unreachable as error:
             raise ProviderFailed("connect", "the provider cannot be reached", exchange.attempts) from error
         except Broken as error:
@@ -165,19 +173,21 @@ class ProviderClient:
         finally:
             exchange.end()
 
-    async def _head(self, call: ProviderCall) -> bytes:
+    async def _head(self, call: ProviderCall, secret: str | None) -> bytes:
         """Everything before the body."""
         head = self._heads.get(call.path)
         if head is None:
-            head = await request_head(self.sdk, call.path, self._origin, key=self._has_key)
+            head = await request_head(self.sdk, call.path, self._origin, key=self._key is not None)
             self._heads[call.path] = head
+        if secret is not None and secret is not self._key:
+            head = head.replace(TOKEN.encode(), secret.encode("ascii"))
         lines = [f"{name}: {value}" for name, value in call.headers.items()]
         if not all(map(HEADER.fullmatch, lines)):
             raise ValueError("a header that no request may carry")
         lines.append(f"content-length: {len(call.body)}\r\n\r\n")
         return head + "\r\n".join(lines).encode("ascii")
 
-    async def _error(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _error(self, chunks: AsyncIterator[bytes], secret: str | None) -> AsyncIterator[bytes]:
         """An error's body as callers may read it: some providers quote the key or the address."""
         body = bytearray()
         try:
@@ -187,7 +197,7 @@ class ProviderClient:
                     break
         except Broken:
             pass  # the status tells enough
-        yield self._secrets.sub(b"***", bytes(body))
+        yield _blanked(bytes(body), secret, urlsplit(self._origin).hostname or "")
 
 
 class _Exchange:
@@ -242,8 +252,8 @@ class _Exchange:
         return pause is not None and asyncio.get_running_loop().time() + pause < (limit.when() or 0)
 
 
-def _secrets(key: str | None, host: str) -> re.Pattern[bytes]:
+def _blanked(text: bytes, secret: str | None, host: str) -> bytes:
     # A host without a dot may be a word of the message, or of its JSON.
     address = host if "." in host or ":" in host else f"//{host}"
-    found = (re.escape(secret.encode()) for secret in (key, address) if secret)
-    return re.compile(b"|".join(found), re.IGNORECASE)
+    found = (re.escape(word.encode()) for word in (secret, address) if word)
+    return re.sub(b"|".join(found), b"***", text, flags=re.IGNORECASE)

@@ -19,6 +19,8 @@ V1_PATH: Final = "/openai/v1"
 NO_KEY: Final = "no-key"
 """Stands where the SDK insists on a key; `NO_AUTHENTICATION` leaves out the headers that would carry it."""
 NO_AUTHENTICATION: Final = {"Authorization": Omit(), "api-key": Omit()}
+TOKEN: Final = "token-of-entra-id"  # noqa: S105 - none; it is replaced
+"""Stands in a head where each call puts its own token."""
 PER_CALL: Final = frozenset(
     {"content-length", "connection", "x-stainless-retry-count", "x-stainless-read-timeout"}
 )
@@ -53,7 +55,12 @@ def route_of(model: LiveModel) -> Route:
 
 
 def sdk_client(route: Route, key: str | None) -> AsyncOpenAI:
-    """The SDK's client; it takes nothing from the environment and reaches no network."""
+    """The SDK's client; it takes nothing from the environment and reaches no network.
+
+    Args:
+        route: where it would send.
+        key: what it would send along; `TOKEN` for calls that bring a token of Entra ID, None for none.
+    """
     client: AsyncOpenAI
     if route.deployment is None:
         client = AsyncOpenAI(
@@ -68,7 +75,8 @@ def sdk_client(route: Route, key: str | None) -> AsyncOpenAI:
             azure_endpoint=route.url,
             azure_deployment=route.deployment,
             api_version=route.api_version,
-            api_key=key or NO_KEY,
+            api_key=None if key is TOKEN else key or NO_KEY,
+            azure_ad_token=TOKEN if key is TOKEN else None,
             admin_api_key="",
             max_retries=0,
             http_client=httpx2.AsyncClient(transport=UNSENT, trust_env=False),
