@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import asyncpg
 import httpx2
 
 from appends import appends
-from calls import calls
+from calls import Target, calls, slow_streams
 from domain.configuration import ModelConfig
 from infrastructure.database import Database
 from infrastructure.embedded import EmbeddedPostgres, lease
@@ -28,6 +29,8 @@ from seed import seed
 
 TOKEN = "mlk_bench_" + "b" * 40
 HERE = Path(__file__).parent
+OPEN_FILES = 8_192
+"""A thousand streams take two each in the gateway."""
 
 
 def free_port() -> int:
@@ -106,8 +109,12 @@ async def measure(server: EmbeddedPostgres, stack: ExitStack, origin: str, direc
     print(await propagation(clients, "m-000", config(origin), int(500 * scale)), flush=True)
 
     title("Gateway (client, upstream and gateway share this machine's cores; median of 3 interleaved rounds)")
-    for row in await calls(direct, ports[0][0], TOKEN, ports[0][1], int(2_000 * scale)):
+    await clients[0].post("/api/config/models/slow", json=config(origin))
+    await clients[0].post("/api/config/models/idle", json=config(origin))
+    gateway, pid = Target(ports[0][0], TOKEN), ports[0][1]
+    for row in await calls(Target(direct), gateway, pid, int(2_000 * scale)):
         print(row, flush=True)
+    print(await slow_streams(gateway, pid), flush=True)
     for client in clients:
         await client.aclose()
 
@@ -152,6 +159,7 @@ def main() -> None:
         "--events", type=int, nargs="*", default=[0, 100_000], help="ledgers for the last table"
     )
     asked = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     root = Path(tempfile.mkdtemp(prefix="model-ledger-bench-"))
     root.chmod(0o755)
     with ExitStack() as stack:

@@ -1,10 +1,17 @@
 """How figures are taken: latencies of bounded loops, and their percentiles."""
 
 import asyncio
+import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,19 @@ async def run(work: Callable[[int], Awaitable[object]], *, count: int, clients: 
     return Timing(latencies, time.perf_counter() - start)
 
 
-def median(timings: list[Timing], of: Callable[[Timing], float]) -> Timing:
+def median(timings: list[Taken], of: Callable[[Taken], float]) -> Taken:
     """The run in the middle, by a figure."""
     ordered = sorted(timings, key=of)
     return ordered[statistics.median_low(range(len(ordered)))]
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def resident_kilobytes(pid: int) -> int:
+    """Memory of a process that is in RAM (Linux)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))

@@ -1,10 +1,14 @@
-"""A provider that answers at once: a process of its own, plain and streamed (50 chunks)."""
+"""A provider in a process of its own: it answers at once, plain and streamed (50 chunks).
+
+A deployment named `slow` sends its chunks 10 ms apart, one named `idle` a chunk each second for 20 s.
+"""
 
 import asyncio
 import json
 import sys
 
 CHUNKS = 50
+PAUSES = {b"slow": (0.01, CHUNKS), b"idle": (1.0, 20)}
 PLAIN = json.dumps(
     {
         "id": "chatcmpl-bench",
@@ -39,10 +43,9 @@ STREAM = [
 PLAIN_ANSWER = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(PLAIN)
 ) + PLAIN
-STREAM_ANSWER = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in [*STREAM, b""])
-)
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+PARTS = [b"%x\r\n%s\r\n" % (len(part), part) for part in [*STREAM, b""]]
+STREAM_ANSWER = STREAM_HEAD + b"".join(PARTS)
 
 
 class Upstream(asyncio.Protocol):
@@ -61,12 +64,28 @@ class Upstream(asyncio.Protocol):
                 return
             body = self.buffer[end + 4 : end + 4 + length]
             self.buffer = self.buffer[end + 4 + length :]
-            streamed = b'"stream":true' in body.replace(b" ", b"")
-            self.transport.write(STREAM_ANSWER if streamed else PLAIN_ANSWER)
+            asked = body.replace(b" ", b"")
+            pauses = [pause for name, pause in PAUSES.items() if b'"model":"%b"' % name in asked]
+            if b'"stream":true' not in asked:
+                self.transport.write(PLAIN_ANSWER)
+            elif pauses:
+                self.transport.write(STREAM_HEAD)
+                self.send_slowly(*pauses[0])
+            else:
+                self.transport.write(STREAM_ANSWER)
+
+    def send_slowly(self, pause: float, left: int) -> None:
+        if self.transport.is_closing():
+            return
+        if left == 1:
+            self.transport.write(b"".join(PARTS[-3:]))
+            return
+        self.transport.write(PARTS[0])
+        asyncio.get_running_loop().call_later(pause, self.send_slowly, pause, left - 1)
 
 
 async def main(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port, backlog=2_000)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await server.serve_forever()

@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack
 from typing import Final
 
+from web.listening import allow_many_connections
 from web.main import DatabaseUnusable, EmbeddedPostgresError, database_urls, rebuild_projection, verify_ledger
 from web.serving import serve
 from web.settings import Settings, forget
@@ -21,6 +22,7 @@ def run(command: str, settings: Settings, listener: socket.socket | None) -> int
     forget(os.environ)
     log_to_stderr()
     if listener is not None:
+        allow_many_connections()
         serve(settings, listener)
         return 0
     with ExitStack() as stack:

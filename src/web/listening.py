@@ -1,8 +1,10 @@
 """The port, taken before anything else is started or even imported."""
 
 import socket
+import sys
 from typing import Final
 
+OPEN_FILES: Final = 65_536
 BACKLOG: Final = 2_048
 """Connections that wait to be accepted."""
 
@@ -32,3 +34,14 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
     listener.set_inheritable(True)
     return listener
+
+
+def allow_many_connections() -> None:
+    """Raise this process's limit of open files, and with it that of its workers: a stream takes two."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
