@@ -61,7 +61,7 @@ async def create_first_model(
     """Create the model on an empty ledger; later only if nothing but the demonstration is there.
 
     Any number of processes may do so at once; the model comes into being once. What a person has
-    deleted or changed is never made again.
+    deleted or changed is never made again, and a name that a person has given to another model stays with it.
     """
     context = Context(SYSTEM, "system", uuid7().hex, "first start")
     if await views.head() == 0:
@@ -69,7 +69,8 @@ async def create_first_model(
         return
     models = await views.models()
     is_new = (await views.liveness(first.model_id))[0] == "absent"
-    if is_new and models and all(_is_demo(model, demo_origin) for model in models.values()):
+    is_alias = any(first.model_id in (model.aliases or ()) for model in models.values())
+    if is_new and not is_alias and models and all(_is_demo(each, demo_origin) for each in models.values()):
         await _create(ledger, first, context)
         await ledger.execute(SetDefault(first.model_id), context)
 

@@ -16,8 +16,10 @@ from domain.configuration import KeyOrigins
 from domain.default import DefaultChanged
 from domain.errors import (
     IdempotencyInFlight,
+    InvalidInput,
     LedgerError,
     PreconditionFailed,
+    Problem,
     StoreUnavailable,
     VersionConflict,
 )
@@ -104,10 +106,9 @@ class Ledger:
         condition: Condition | None,
         idempotency: Idempotency | None,
     ) -> Receipt:
-        streams = command.streams() if isinstance(command, PatchModel) else catalog.streams(command)
-        async with self._turn(streams[0]):
+        async with self._turn(_streams(command)[0]):
             for _ in range(ATTEMPTS):
-                append = await self._decide(command, streams, context, condition, idempotency)
+                append = await self._decide(command, context, condition, idempotency)
                 if not append.changes and idempotency is None:
                     return append.receipt
                 try:
@@ -119,20 +120,45 @@ class Ledger:
     async def _decide(
         self,
         command: Command | PatchModel,
-        streams: Sequence[Stream],
         context: Context,
         condition: Condition | None,
         idempotency: Idempotency | None,
     ) -> Append:
-        look = await self._store.look(streams)
-        if condition:
-            _require(condition, command, look, streams[0])
-        if isinstance(command, PatchModel):
-            command = command.command(look.seen, self._origins)
+        look, command, streams = await self._look(command, condition)
         changes = catalog.decide(command, look.seen, self._origins)
         expected = {stream: look.places.get(stream, Place()).version for stream in streams}
         receipt = _receipt(command.model_id, changes, look.places.get(streams[0], Place()), streams[0])
         return Append(changes, expected, context, receipt, idempotency)
+
+    async def _look(
+        self, command: Command | PatchModel, condition: Condition | None
+    ) -> tuple[Look, Command, Sequence[Stream]]:
+        """Look at all streams that the command names; those of a patch show once it is applied."""
+        streams = _streams(command)
+        while True:
+            look = await self._store.look(streams)
+            if condition:
+                _require(condition, command, look, streams[0])
+            if not isinstance(command, PatchModel):
+                return look, command, streams
+            update = command.command(look.seen, self._origins)
+            more = [stream for stream in catalog.streams(update) if stream not in streams]
+            if not more:
+                return look, update, streams
+            streams = [*streams, *more]
+
+    async def problems(self, command: Command) -> Sequence[Problem]:
+        """What the rules say against a command now; empty when they would let it through.
+
+        Raises:
+            LedgerError: it would be refused for something else than its values.
+        """
+        look = await self._store.look(catalog.streams(command))
+        try:
+            catalog.decide(command, look.seen, self._origins)
+        except InvalidInput as refused:
+            return refused.problems
+        return ()
 
     @asynccontextmanager
     async def _turn(self, subject: Stream) -> AsyncIterator[None]:
@@ -168,6 +194,10 @@ class Ledger:
             yield
         finally:
             self._in_flight.discard(scope)
+
+
+def _streams(command: Command | PatchModel) -> list[Stream]:
+    return command.streams() if isinstance(command, PatchModel) else catalog.streams(command)
 
 
 def _require(condition: Condition, command: Command | PatchModel, look: Look, subject: Stream) -> None:

@@ -207,17 +207,28 @@ class Lease(Protocol):
 class Clients(Protocol):
     """The pool of clients, always at the newest configuration that this worker knows."""
 
-    def lease(self, model_id: str) -> AbstractAsyncContextManager[Lease]:
+    def lease(self, name: str) -> AbstractAsyncContextManager[Lease]:
         """Lend the client of the current version; it stays open until it is given back.
 
+        Args:
+            name: a model's id or one of its aliases.
+
         Raises:
-            ModelNotFound: no enabled model serves under that id.
+            ModelNotFound: no enabled model serves under that name.
             ProviderFailed: there is one, but no client can be built from its configuration.
         """
         ...
 
-    def models(self) -> Sequence[LiveModel]:
-        """Every model that callers can use now, by id."""
+    def names(self) -> Mapping[str, LiveModel]:
+        """Every name that callers can use now, ids and aliases, and the model that it means; sorted."""
+        ...
+
+    def fallbacks(self, model_id: ModelId) -> Sequence[ModelId]:
+        """The models to try after that one, in order, each once and never the model itself.
+
+        Depth first: after a fallback come its own ones, also after one that cannot be called now and is
+        left out itself.
+        """
         ...
 
 

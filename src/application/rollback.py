@@ -4,9 +4,9 @@ from typing import Literal
 
 from msgspec import Struct
 
+from application.ledger import Ledger
 from application.views import Views
 from domain.changes import FieldChange, difference
-from domain.configuration import KeyOrigins, check
 from domain.errors import ModelExists, ModelNotFound, Problem
 from domain.model import RestoreModel, RollBackModel
 from domain.values import ModelId
@@ -44,7 +44,7 @@ async def rollback_command(
 
 
 async def preview_rollback(
-    views: Views, model_id: ModelId, to_version: int, credential: CredentialChoice, origins: KeyOrigins
+    views: Views, ledger: Ledger, model_id: ModelId, to_version: int, credential: CredentialChoice
 ) -> Preview:
     """Tell what a rollback would do. Raises as `rollback_command`."""
     current = await views.model(model_id)
@@ -58,7 +58,7 @@ async def preview_rollback(
         to_version,
         difference(now, result),
         difference(result, target.fields()),
-        [] if now == result else check(result, origins)[1],
+        list(await ledger.problems(command)),
     )
 
 

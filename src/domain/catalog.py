@@ -1,15 +1,27 @@
 """The closed unions of commands and events, and the decider of each command."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from domain import default, model
-from domain.configuration import KeyOrigins
+from domain.configuration import KeyOrigins, ModelConfig
 from domain.default import Default, DefaultChanged, SetDefault
-from domain.model import Absent, CreateModel, DeleteModel, Model, ModelCommand, ModelEvent, RestoreModel
-from domain.values import DEFAULT_STREAM, ModelId, Stream, model_stream
+from domain.links import Links, Others
+from domain.model import (
+    Absent,
+    CreateModel,
+    DeleteModel,
+    Live,
+    Model,
+    ModelCommand,
+    ModelEvent,
+    RestoreModel,
+    RollBackModel,
+    UpdateModel,
+)
+from domain.values import DEFAULT_STREAM, MODEL_ID, ModelId, Stream, model_of, model_stream
 
 Command = ModelCommand | SetDefault
 Event = ModelEvent | DefaultChanged
@@ -29,6 +41,8 @@ class Seen(Struct, frozen=True):
     """The newest event of each stream, with its version: as events are fat, it is the whole state."""
     any_live: bool
     """Whether any model is live."""
+    links: Mapping[ModelId, Links] = {}
+    """Those of every live model that has any."""
 
     def model(self, model_id: ModelId) -> Model:
         """The state of one model."""
@@ -42,6 +56,11 @@ class Seen(Struct, frozen=True):
         event, version = self.events.get(DEFAULT_STREAM, (None, 0))
         return Default(event.model_id, version) if isinstance(event, DefaultChanged) else Default()
 
+    def others(self) -> Others:
+        """What a decision on one model has to know of those around it."""
+        named = (model_id for stream in self.events if (model_id := model_of(stream)))
+        return Others(self.links, frozenset(each for each in named if isinstance(self.model(each), Live)))
+
 
 def streams(command: Command) -> list[Stream]:
     """Every stream that the decision looks at, also those it may not write. The first is its subject."""
@@ -51,10 +70,10 @@ def streams(command: Command) -> list[Stream]:
         case DeleteModel(model_id=model_id, new_default=successor):
             named = [model_stream(successor)] if successor and successor != model_id else []
             return [model_stream(model_id), DEFAULT_STREAM, *named]
-        case CreateModel(model_id=model_id) | RestoreModel(model_id=model_id):
-            return [model_stream(model_id), DEFAULT_STREAM]
-        case model.UpdateModel(model_id=model_id) | model.RollBackModel(model_id=model_id):
-            return [model_stream(model_id)]
+        case CreateModel(model_id=model_id, config=config) | RestoreModel(model_id=model_id, config=config):
+            return _once(model_stream(model_id), DEFAULT_STREAM, *_named(config))
+        case UpdateModel(model_id=model_id, config=config) | RollBackModel(model_id=model_id, config=config):
+            return _once(model_stream(model_id), *_named(config))
 
 
 def decide(command: Command, seen: Seen, origins: KeyOrigins) -> list[Change]:
@@ -68,17 +87,28 @@ def decide(command: Command, seen: Seen, origins: KeyOrigins) -> list[Change]:
             subject = seen.model(model_id) if model_id else Absent()
             return _changes(DEFAULT_STREAM, default.decide(command, seen.default(), subject))
         case DeleteModel(model_id=model_id, new_default=successor):
-            event = model.decide(command, seen.model(model_id), origins)
+            event = model.decide(command, seen.model(model_id), origins, seen.others())
             heir = seen.model(successor) if successor else Absent()
             handed_on = default.decide_successor(command, seen.default(), heir)
             return [*_changes(DEFAULT_STREAM, handed_on), *_changes(model_stream(model_id), event)]
         case CreateModel(model_id=model_id) | RestoreModel(model_id=model_id):
-            event = model.decide(command, seen.model(model_id), origins)
+            event = model.decide(command, seen.model(model_id), origins, seen.others())
             first = default.decide_first(model_id, seen.default(), any_live=seen.any_live)
             return [*_changes(DEFAULT_STREAM, first), *_changes(model_stream(model_id), event)]
-        case model.UpdateModel(model_id=model_id) | model.RollBackModel(model_id=model_id):
-            return _changes(model_stream(model_id), model.decide(command, seen.model(model_id), origins))
+        case UpdateModel(model_id=model_id) | RollBackModel(model_id=model_id):
+            event = model.decide(command, seen.model(model_id), origins, seen.others())
+            return _changes(model_stream(model_id), event)
 
 
 def _changes(stream: Stream, event: Event | None) -> list[Change]:
     return [] if event is None else [Change(stream, event)]
+
+
+def _named(config: ModelConfig) -> Iterator[Stream]:
+    """The streams of the models that a configuration names, or may take a name from."""
+    names = [*(config.fallbacks or ()), *(config.aliases or ())]
+    return (model_stream(ModelId(name)) for name in names if MODEL_ID.fullmatch(name))
+
+
+def _once(*streams: Stream) -> list[Stream]:
+    return list(dict.fromkeys(streams))

@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-Value = str | int | float | bool | None
+Value = str | int | float | bool | list[str] | None
 Fields = Mapping[str, Value]
 """A configuration as plain values; a field that is not set is absent."""
 

@@ -8,14 +8,16 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from domain.changes import Fields, Value
-from domain.errors import Problem
-from domain.values import Endpoint, Origin, parse_endpoint, text_problem
+from domain.errors import InvalidInput, Problem
+from domain.values import Endpoint, ModelId, Origin, parse_endpoint, parse_model_id, text_problem
 
 DAY: Final = 86_400
 """Seconds; no call may take longer."""
 
 Seconds = Annotated[int, Meta(gt=0, le=DAY)] | Annotated[float, Meta(gt=0, le=DAY)]
 Factor = Annotated[int, Meta(ge=0, le=DAY)] | Annotated[float, Meta(ge=0, le=DAY)]
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+UNIQUE: Final = {"uniqueItems": True}
 KeyOrigins = frozenset[Origin]
 """The origins that the environment's key may be sent to."""
 
@@ -24,6 +26,9 @@ ENVIRONMENT: Final = "environment"
 
 API_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 DEPLOYMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,255}", re.ASCII)
+ALIAS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
+ITEM: Final = re.compile(r" - at `\$\[([0-9]+)\]`$")
+"""Where in a list something is wrong, as msgspec words it."""
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,10 +55,13 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     reasoning: bool | UnsetType = UNSET
     max_retries: int | UnsetType = UNSET
     enabled: bool = True
+    aliases: tuple[str, ...] | UnsetType = UNSET
+    fallbacks: tuple[ModelId, ...] | UnsetType = UNSET
 
     def fields(self) -> dict[str, Value]:
         """The configuration as plain values, without the fields that are not set."""
-        return {field: value for field, value in msgspec.structs.asdict(self).items() if value is not UNSET}
+        values = msgspec.structs.asdict(self).items()
+        return {field: _as_json(value) for field, value in values if value is not UNSET}
 
     def endpoint(self) -> Endpoint:
         """Where calls go. The one place that decides it, for saving and for sending.
@@ -91,6 +99,13 @@ CONSTRAINTS: Final[Mapping[str, object]] = {
         int, Meta(ge=0, le=10, description="Tries after the first; derived when left out.")
     ],
     "enabled": Annotated[bool, Meta(description="A disabled model answers callers 404.")],
+    "aliases": Annotated[
+        list[Name], Meta(max_length=20, description="Other names for callers.", extra_json_schema=UNIQUE)
+    ],
+    "fallbacks": Annotated[
+        list[Name],
+        Meta(max_length=10, description="Models to try after it, in order.", extra_json_schema=UNIQUE),
+    ],
 }
 """The type of each field as a request may send it, with its limits and what it means."""
 
@@ -114,7 +129,7 @@ def check(raw: Mapping[str, object], origins: KeyOrigins) -> tuple[ModelConfig |
             try:
                 values[name] = msgspec.convert(raw[name], CONSTRAINTS[name])
             except msgspec.ValidationError as error:
-                problems.append(Problem(f"/{name}", "invalid_value", _plain(error)))
+                problems.append(_invalid(f"/{name}", error))
         elif field.required:
             problems.append(Problem(f"/{name}", "required", "this field is required"))
         elif field.default is not UNSET:
@@ -179,6 +194,36 @@ def _names(values: Fields, _: KeyOrigins) -> Iterator[Problem]:
         yield Problem("/deployment", "invalid_value", "an Azure deployment's name has no '/'")
 
 
+def _aliases(values: Fields, _: KeyOrigins) -> Iterator[Problem]:
+    aliases = _list(values, "aliases")
+    for place, alias in enumerate(aliases):
+        if not ALIAS.fullmatch(alias) or any(part in {"", ".", ".."} for part in alias.split("/")):
+            detail = (
+                "an alias has 1 to 128 letters, digits, '.', '_', ':', '/' or '-', begins with a letter or "
+                "digit, and has no empty, '.' or '..' part between slashes"
+            )
+            yield Problem(f"/aliases/{place}", "invalid_value", detail)
+        elif alias in aliases[:place]:
+            yield Problem(f"/aliases/{place}", "doubled", f"{alias!r} stands in this list already")
+
+
+def _fallbacks(values: Fields, _: KeyOrigins) -> Iterator[Problem]:
+    fallbacks = _list(values, "fallbacks")
+    for place, fallback in enumerate(fallbacks):
+        try:
+            parse_model_id(fallback, f"/fallbacks/{place}")
+        except InvalidInput as error:
+            yield from error.problems
+        else:
+            if fallback in fallbacks[:place]:
+                yield Problem(f"/fallbacks/{place}", "doubled", f"{fallback!r} stands in this list already")
+
+
+def _list(values: Fields, field: str) -> list[str]:
+    value = values.get(field)
+    return value if isinstance(value, list) else []
+
+
 def _credential(values: Fields, origins: KeyOrigins) -> Iterator[Problem]:
     credential = values.get("credential")
     if credential not in {None, ENVIRONMENT}:
@@ -201,7 +246,7 @@ def _credential(values: Fields, origins: KeyOrigins) -> Iterator[Problem]:
 
 
 Rule = Callable[[Fields, KeyOrigins], Iterator[Problem]]
-RULES: Final[tuple[Rule, ...]] = (_texts, _timeouts, _address, _names, _credential)
+RULES: Final[tuple[Rule, ...]] = (_texts, _timeouts, _address, _names, _aliases, _fallbacks, _credential)
 
 
 def _unknown(field: str) -> Problem:
@@ -211,5 +256,11 @@ def _unknown(field: str) -> Problem:
     return Problem(pointer, "unknown_field", "there is no such field")
 
 
-def _plain(error: msgspec.ValidationError) -> str:
-    return str(error).replace("`", "'").partition(" - at ")[0]
+def _invalid(pointer: str, error: msgspec.ValidationError) -> Problem:
+    item = ITEM.search(str(error))
+    detail = str(error).replace("`", "'").partition(" - at ")[0]
+    return Problem(f"{pointer}/{item[1]}" if item else pointer, "invalid_value", detail)
+
+
+def _as_json(value: Value | tuple[str, ...]) -> Value:
+    return list(value) if isinstance(value, tuple) else value

@@ -6,13 +6,15 @@ A stream goes on for ever: a deleted model's versions never restart. Every event
 configuration after it (a deletion the last one), so the newest event alone is the current state.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from domain.configuration import KeyOrigins, ModelConfig, check
-from domain.errors import InvalidInput, ModelExists, ModelNotFound
+from domain.errors import InvalidInput, ModelExists, ModelNotFound, Problem
+from domain.links import Others, check_links, links_of
 from domain.values import ModelId
 
 # Commands: what is asked.
@@ -130,32 +132,40 @@ class Deleted(Struct, frozen=True):
 Model = Absent | Live | Deleted
 
 
-def decide(command: ModelCommand, model: Model, origins: KeyOrigins) -> ModelEvent | None:
+def decide(command: ModelCommand, model: Model, origins: KeyOrigins, others: Others) -> ModelEvent | None:
     """Return the event that the command causes; None when it would change nothing.
 
     Raises:
         ModelExists: creating or restoring what is live.
         ModelNotFound: changing what is not.
-        InvalidInput: a configuration that breaks today's rules, an old one included.
+        InvalidInput: a configuration that breaks today's rules, an old one included, or that takes another
+            live model's name or closes a loop of fallbacks.
     """
+
+    def checked(config: ModelConfig) -> ModelConfig:
+        problems = [*check(config.fields(), origins)[1], *_link_problems(command, config, model, others)]
+        if problems:
+            raise InvalidInput(problems)
+        return config
+
     match command:
         case CreateModel(config=config):
             _refuse_live(command.model_id, model)
-            return ModelCreated(_checked(config, origins))
+            return ModelCreated(checked(config))
         case UpdateModel(config=config):
             current = live(command.model_id, model)
-            return None if config == current.config else ModelUpdated(_checked(config, origins))
+            return None if config == current.config else ModelUpdated(checked(config))
         case DeleteModel():
             return ModelDeleted(live(command.model_id, model).config)
         case RollBackModel(to_version=version):
             current = live(command.model_id, model)
             result = command.result(current.config)
-            return None if result == current.config else ModelRolledBack(version, _checked(result, origins))
+            return None if result == current.config else ModelRolledBack(version, checked(result))
         case RestoreModel(from_version=version, config=config):
             _refuse_live(command.model_id, model)
             if isinstance(model, Absent):
                 raise ModelNotFound(command.model_id)
-            return ModelRestored(version, _checked(config, origins))
+            return ModelRestored(version, checked(config))
 
 
 def evolve(model: Model, event: ModelEvent) -> Model:
@@ -188,8 +198,9 @@ def _refuse_live(model_id: ModelId, model: Model) -> None:
         raise ModelExists(model_id, model.version)
 
 
-def _checked(config: ModelConfig, origins: KeyOrigins) -> ModelConfig:
-    checked, problems = check(config.fields(), origins)
-    if checked is None or problems:
-        raise InvalidInput(problems)
-    return config
+def _link_problems(
+    command: ModelCommand, config: ModelConfig, model: Model, others: Others
+) -> Iterator[Problem]:
+    old = links_of(model.config) if isinstance(model, Live) else None
+    from_the_past = isinstance(command, RollBackModel | RestoreModel)
+    return check_links(command.model_id, links_of(config), old, others, from_the_past=from_the_past)

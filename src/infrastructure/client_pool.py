@@ -8,7 +8,8 @@
 
 A client is one connection to a provider; a model is served by one client at a time. A change that the
 client would not notice keeps it, and only what leases tell of the model is new. There is no clock here: a
-client closes when nobody can use it any more, and never before.
+client closes when nobody can use it any more, and never before. Names and fallbacks are always those of the
+newest configuration, also where an old client stays.
 """
 
 import asyncio
@@ -57,6 +58,8 @@ class ClientPool:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
+        self._models: Mapping[ModelId, LiveModel] = {}
+        self._aliases: Mapping[str, ModelId] = {}
         self._serving: Mapping[ModelId, _Serving] = {}
         self._draining: set[_Held] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -93,17 +96,19 @@ class ClientPool:
                 degraded[model_id] = str(error)
                 if current:
                     serving[model_id] = current
+        self._models, self._aliases = wanted, _aliases(wanted)
         self._swap(serving)
         self.degraded = degraded
 
     @asynccontextmanager
-    async def lease(self, model_id: str) -> AsyncIterator[Lease]:
+    async def lease(self, name: str) -> AsyncIterator[Lease]:
         """See `Clients.lease`."""
-        serving = self._serving.get(ModelId(model_id))
+        model_id = self._aliases.get(name, ModelId(name))
+        serving = self._serving.get(model_id)
         if serving is None and model_id in self.degraded:
             raise ProviderFailed("not_bound", UNFIT, attempts=0)
         if serving is None or not serving.model.config.enabled:
-            raise ModelNotFound(model_id)
+            raise ModelNotFound(name)
         held = serving.held
         held.leases += 1
         self._leases += 1
@@ -115,16 +120,42 @@ class ClientPool:
             if not held.leases and held in self._draining:
                 self._close(held)
 
-    def models(self) -> Sequence[LiveModel]:
-        """See `Clients.models`."""
-        enabled = (serving.model for serving in self._serving.values() if serving.model.config.enabled)
-        return sorted(enabled, key=lambda model: model.model_id)
+    def names(self) -> Mapping[str, LiveModel]:
+        """See `Clients.names`."""
+        usable: dict[str, LiveModel] = {
+            model_id: serving.model
+            for model_id, serving in self._serving.items()
+            if serving.model.config.enabled
+        }
+        named = {alias: usable[model_id] for alias, model_id in self._aliases.items() if model_id in usable}
+        return dict(sorted((usable | named).items()))
+
+    def fallbacks(self, model_id: ModelId) -> Sequence[ModelId]:
+        """See `Clients.fallbacks`."""
+        found = []
+        met = {model_id}
+        ahead = [*reversed(self._listed(model_id))]
+        while ahead:
+            other = ahead.pop()
+            if other in met:
+                continue
+            met.add(other)
+            serving = self._serving.get(other)
+            if serving and serving.model.config.enabled:
+                found.append(other)
+            ahead.extend(reversed(self._listed(other)))
+        return found
 
     async def close(self) -> None:
         """Lend nothing any more, and close what is idle; what is lent closes at its last lease's end."""
+        self._models, self._aliases = {}, {}
         self._swap({})
         self.degraded = {}
         await asyncio.gather(*self._closing)
+
+    def _listed(self, model_id: ModelId) -> Sequence[ModelId]:
+        model = self._models.get(model_id)
+        return (model and model.config.fallbacks) or ()
 
     def _serve(self, model: LiveModel, current: "_Serving | None") -> "_Serving":
         if current and (current.model is model or current.model == model):
@@ -148,6 +179,17 @@ class ClientPool:
         closing = asyncio.create_task(held.client.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+
+def _aliases(models: Mapping[ModelId, LiveModel]) -> Mapping[str, ModelId]:
+    """What each alias means. Ids win over aliases, and smaller ids over greater ones."""
+    holders = sorted((model_id for model_id, model in models.items() if model.config.aliases), reverse=True)
+    return {
+        alias: holder
+        for holder in holders
+        for alias in models[holder].config.aliases or ()
+        if alias not in models
+    }
 
 
 class _Held:

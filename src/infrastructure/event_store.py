@@ -12,19 +12,29 @@ from application.ports import Append, Context, Idempotency, Look, Place, Receipt
 from domain.catalog import Change, Event, Seen
 from domain.default import DefaultChanged
 from domain.errors import IdempotencyMismatch, ModelFrozen, StoreUnavailable, VersionConflict
-from domain.values import Stream
+from domain.links import Links
+from domain.values import ModelId, Stream
 from infrastructure import codec
 from infrastructure.codec import Stored, UnreadableEvent
 from infrastructure.database import LOST, Connection, Pool, borrowed, store_errors
 from infrastructure.projections import Row, project
 
+# Of an array the planner counts the items, and so plans each look anew, which takes longer than the look.
 LOOK: Final = """
     SELECT (SELECT EXISTS (SELECT FROM model WHERE NOT deleted)) AS any_live,
+        CASE WHEN wanted.n = 1 THEN (
+            SELECT json_object_agg(id, json_build_object('aliases', coalesce(aliases, '[]'),
+                'fallbacks', coalesce(fallbacks, '[]')))::text
+            FROM model WHERE NOT deleted AND (aliases IS NOT NULL OR fallbacks IS NOT NULL)) END AS links,
         e.stream, e.version, e.position, e.hash, e.type, e.schema_version, e.body::text AS body
-    FROM unnest($1::text[]) AS wanted (stream)
+    FROM json_array_elements_text($1::json) WITH ORDINALITY AS wanted (stream, n)
     LEFT JOIN LATERAL (
         SELECT * FROM event WHERE stream = wanted.stream ORDER BY version DESC LIMIT 1) e ON true
+    ORDER BY wanted.n
 """
+LINKS: Final = msgspec.json.Decoder(dict[ModelId, Links])
+OUTDATED: Final = frozenset({"event_stream_version", "model_links"})
+"""What the database holds against an append whose decision saw too little; see the migrations."""
 ANSWERED: Final = """
     SELECT fingerprint, answer::text AS answer FROM idempotency
     WHERE actor = $1 AND method = $2 AND path = $3 AND key = $4 AND expires_at > now()
@@ -46,7 +56,7 @@ class PostgresEventStore:
     async def look(self, streams: Sequence[Stream]) -> Look:
         """See `EventStore.look`."""
         async with store_errors(), borrowed(self._pool) as connection:
-            rows = await connection.fetch(LOOK, streams)
+            rows = await connection.fetch(LOOK, msgspec.json.encode(streams).decode())
         events: dict[Stream, tuple[Event, int]] = {}
         places: dict[Stream, Place] = {}
         for row in rows:
@@ -58,7 +68,8 @@ class PostgresEventStore:
                 raise ModelFrozen(row["stream"]) from error
             events[row["stream"]] = event, row["version"]
             places[row["stream"]] = Place(row["version"], row["position"], row["hash"].hex())
-        return Look(Seen(events, rows[0]["any_live"]), places)
+        links = LINKS.decode(rows[0]["links"] or "{}")
+        return Look(Seen(events, rows[0]["any_live"], links), places)
 
     async def answered(self, idempotency: Idempotency) -> Receipt | None:
         """See `EventStore.answered`."""
@@ -78,7 +89,7 @@ class PostgresEventStore:
             async with store_errors(), borrowed(self._pool) as connection:
                 outcome, detail = await _append(connection, arguments)
         except asyncpg.UniqueViolationError as error:
-            if error.constraint_name != "event_stream_version":
+            if error.constraint_name not in OUTDATED:
                 raise
             raise VersionConflict(append.changes[0].stream) from error
         match outcome:

@@ -14,7 +14,6 @@ from application.rollback import Preview, preview_rollback, restore_command, rol
 from application.views import Blame, Difference, Page, Views
 from domain.access import Permission
 from domain.changes import as_json_patch, difference
-from domain.configuration import KeyOrigins
 from domain.values import parse_model_id
 from web.bodies import read_struct
 from web.identity import Change
@@ -82,7 +81,6 @@ class HistoryController(Controller):
         request: Request[Any, Any, Any],
         views: NamedDependency[Views],
         ledger: NamedDependency[Ledger],
-        origins: NamedDependency[KeyOrigins],
         change: NamedDependency[Change],
         model_id: FromPath[str],
         dry_run: FromQuery[bool] = False,  # noqa: FBT002 - a query parameter
@@ -91,9 +89,7 @@ class HistoryController(Controller):
         wanted = parse_model_id(model_id)
         asked = await read_struct(request, Rollback)
         if dry_run:
-            return Response(
-                await preview_rollback(views, wanted, asked.to_version, asked.credential, origins)
-            )
+            return Response(await preview_rollback(views, ledger, wanted, asked.to_version, asked.credential))
         prepare = partial(rollback_command, views, wanted, asked.to_version, asked.credential)
         return answer(await change.because(asked.reason).execute(ledger, prepare))
 

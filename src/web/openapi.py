@@ -17,6 +17,7 @@ from domain.access import Permission
 from domain.values import MODEL_ID
 from web.bodies import JSON, JSON_PATCH, MERGE_PATCH
 from web.events import JSON_LINES
+from web.gateway_schemas import GATEWAY_SCHEMAS, tell_gateway
 from web.problems import MEDIA_TYPE
 from web.schemas import Document, ref, schemas
 
@@ -54,7 +55,7 @@ class Contract(OpenAPI):
     def to_schema(self) -> Document:
         """See `OpenAPI.to_schema`."""
         document = super().to_schema()
-        document["components"]["schemas"] |= schemas()
+        document["components"]["schemas"] |= {**schemas(), **GATEWAY_SCHEMAS}
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
         for path, item in document["paths"].items():
@@ -64,6 +65,7 @@ class Contract(OpenAPI):
                     operation["security"] = []
                 if path.startswith("/api/"):
                     _complete(operation, changes=method in WRITES)
+        tell_gateway(document["paths"])
         for (method, path), body in BODIES.items():
             document["paths"][path][method]["requestBody"] = body
         for (method, path), content in CONTENTS.items():

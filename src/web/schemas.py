@@ -8,6 +8,7 @@ from msgspec import UNSET, Struct
 
 from application.ports import Receipt
 from application.rollback import Preview
+from application.usage import Percentiles, UsageView, VersionUsage
 from application.views import Blame, DefaultView, Difference, Entry, ModelView, Page
 from domain.changes import FieldChange, PatchOperation
 from domain.configuration import CONSTRAINTS, FIELDS
@@ -32,10 +33,13 @@ ANSWERS: Final = (
     Newer,
     Page,
     PatchOperation,
+    Percentiles,
     Preview,
     ProblemDetails,
     Readiness,
     Receipt,
+    UsageView,
+    VersionUsage,
 )
 
 

@@ -9,18 +9,20 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from application.ports import Append, Context, EventStore, Idempotency, Place, Receipt, Status
 from domain.catalog import Change, Seen
 from domain.configuration import ModelConfig
 from domain.default import DefaultChanged
 from domain.errors import IdempotencyMismatch, VersionConflict
-from domain.model import ModelCreated, ModelDeleted, ModelUpdated
-from domain.values import DEFAULT_STREAM, Actor, ModelId, model_stream
+from domain.links import Links
+from domain.model import ModelCreated, ModelDeleted, ModelRestored, ModelRolledBack, ModelUpdated
+from domain.values import DEFAULT_STREAM, Actor, ModelId, Stream, model_stream
 
 ANNA = Context(Actor("u-1", "Anna", "person"), "api", "request-1", "because")
-GPT, OTHER = ModelId("gpt-4"), ModelId("other")
-STREAM, OTHER_STREAM = model_stream(GPT), model_stream(OTHER)
+GPT, OTHER, THIRD = ModelId("gpt-4"), ModelId("other"), ModelId("third")
+STREAM, OTHER_STREAM, THIRD_STREAM = model_stream(GPT), model_stream(OTHER), model_stream(THIRD)
 CONFIG = ModelConfig(
     name='模型 \u2028 "quoted" \\ 👩\u200d🔬',
     max_tokens=4096,
@@ -39,14 +41,27 @@ OTHER_CREATED = Change(OTHER_STREAM, ModelCreated(CONFIG))
 DEFAULT_IS_GPT = Change(DEFAULT_STREAM, DefaultChanged(GPT))
 
 
+def linked(*aliases: str, to: Sequence[ModelId] = (), **changes: object) -> ModelConfig:
+    return replace(CONFIG, aliases=aliases, fallbacks=tuple(to), **changes)
+
+
+def created(stream: Stream, *aliases: str, to: Sequence[ModelId] = ()) -> Change:
+    """A model with these aliases, that falls back to these models."""
+    return Change(stream, ModelCreated(linked(*aliases, to=to)))
+
+
+def updated(stream: Stream, *aliases: str, to: Sequence[ModelId] = ()) -> Change:
+    return Change(stream, ModelUpdated(linked(*aliases, to=to)))
+
+
 def append_of(
     *changes: Change,
     idempotency: Idempotency | None = None,
     status: Status = "created",
     **expected: int,
 ) -> Append:
-    """An append; `gpt`, `other` and `default` are the versions that its decision saw."""
-    names = {"gpt": STREAM, "other": OTHER_STREAM, "default": DEFAULT_STREAM}
+    """An append; `gpt`, `other`, `third` and `default` are the versions that its decision saw."""
+    names = {"gpt": STREAM, "other": OTHER_STREAM, "third": THIRD_STREAM, "default": DEFAULT_STREAM}
     versions = {names[name]: version for name, version in expected.items()}
     return Append(changes, versions, ANNA, Receipt(status, GPT, len(changes), 0, ""), idempotency)
 
@@ -91,6 +106,18 @@ class EventStoreContract:
         assert (await store.look([OTHER_STREAM])).seen.any_live
         await store.append(append_of(DELETED, gpt=1))
         assert not (await store.look([OTHER_STREAM])).seen.any_live
+
+    async def test_the_names_and_fallbacks_of_live_models_are_seen_whatever_was_asked_for(
+        self, store: EventStore
+    ) -> None:
+        await store.append(append_of(created(STREAM, "a", "b/c", to=[OTHER, THIRD]), gpt=0))
+        await store.append(append_of(OTHER_CREATED, other=0))
+        assert (await store.look([OTHER_STREAM])).seen.links == {GPT: Links(("a", "b/c"), (OTHER, THIRD))}
+        await store.append(append_of(updated(OTHER_STREAM, "d"), other=1))
+        await store.append(append_of(updated(STREAM), gpt=1))
+        assert (await store.look([STREAM, OTHER_STREAM])).seen.links == {OTHER: Links(("d",))}
+        await store.append(append_of(Change(OTHER_STREAM, ModelDeleted(linked("d"))), other=2))
+        assert (await store.look([STREAM])).seen.links == {}
 
     # Append
 
@@ -162,6 +189,75 @@ class EventStoreContract:
         ]
         receipts = await asyncio.gather(*(store.append(append) for append in appends))
         assert sorted(receipt.position for receipt in receipts) == list(range(1, 9))
+
+    # Decisions that saw too little of the others
+
+    @pytest.mark.parametrize(
+        ("theirs", "mine"),
+        [
+            (["x"], ["a", "x"]),  # one alias of both
+            (["x"], ["other"]),  # an alias that is an id
+            (["x", "gpt-4"], []),  # an id that is an alias
+        ],
+    )
+    async def test_a_name_that_is_taken_is_not_given_to_a_model_that_comes_to_life(
+        self, store: EventStore, theirs: list[str], mine: list[str]
+    ) -> None:
+        await store.append(append_of(CREATED, DELETED, gpt=0))
+        await store.append(append_of(created(OTHER_STREAM, *theirs), other=0))
+        for change in (created(STREAM, *mine), Change(STREAM, ModelRestored(1, linked(*mine)))):
+            with pytest.raises(VersionConflict) as refused:
+                await store.append(append_of(change, gpt=2, idempotency=key("k")))
+            assert refused.value.stream == STREAM
+        assert (await store.look([STREAM])).places[STREAM].version == 2
+        assert await store.answered(key("k")) is None
+
+    @pytest.mark.parametrize("mine", [["x"], ["other"], ["a", "y", "x"]])
+    async def test_a_name_that_is_taken_is_not_given_to_a_live_model(
+        self, store: EventStore, mine: list[str]
+    ) -> None:
+        await store.append(append_of(created(STREAM, "y"), gpt=0))
+        await store.append(append_of(created(OTHER_STREAM, "x"), other=0))
+        for change in (updated(STREAM, *mine), Change(STREAM, ModelRolledBack(1, linked(*mine)))):
+            with pytest.raises(VersionConflict):
+                await store.append(append_of(change, gpt=1))
+        assert (await store.look([STREAM])).places[STREAM].version == 1
+
+    async def test_names_can_be_handed_on_and_kept(self, store: EventStore) -> None:
+        await store.append(append_of(created(STREAM, "x", "y"), gpt=0))
+        await store.append(append_of(updated(STREAM, "y", "z"), gpt=1))
+        await store.append(append_of(created(OTHER_STREAM, "x"), other=0))
+        await store.append(append_of(DELETED, gpt=2))
+        await store.append(append_of(updated(OTHER_STREAM, "x", "y", "gpt-4"), other=1))
+        assert (await store.look([STREAM])).seen.links == {OTHER: Links(("x", "y", "gpt-4"))}
+
+    async def test_of_appends_that_claim_one_name_at_once_one_wins(self, store: EventStore) -> None:
+        streams = [model_stream(ModelId(f"m{number}")) for number in range(8)]
+        claims = [
+            Append([created(stream, "x")], {stream: 0}, ANNA, Receipt("created", GPT, 1, 0, ""), None)
+            for stream in streams
+        ]
+        outcomes = await asyncio.gather(*map(store.append, claims), return_exceptions=True)
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Receipt", *["VersionConflict"] * 7]
+        assert [links.aliases for links in (await store.look([STREAM])).seen.links.values()] == [("x",)]
+
+    async def test_an_edge_that_closes_a_loop_of_live_models_is_refused(self, store: EventStore) -> None:
+        await store.append(append_of(created(STREAM, to=[OTHER]), gpt=0))
+        await store.append(append_of(created(THIRD_STREAM, to=[GPT]), third=0))
+        for edge in ([GPT], [OTHER], [THIRD], [ModelId("nobody"), THIRD]):
+            with pytest.raises(VersionConflict):
+                await store.append(append_of(created(OTHER_STREAM, to=edge), other=0))
+        await store.append(append_of(Change(THIRD_STREAM, ModelDeleted(linked(to=[GPT]))), third=1))
+        await store.append(append_of(created(OTHER_STREAM, to=[THIRD]), other=0))
+        with pytest.raises(VersionConflict):
+            await store.append(append_of(Change(THIRD_STREAM, ModelRestored(1, linked(to=[GPT]))), third=2))
+
+    async def test_what_links_nothing_anew_is_never_refused(self, store: EventStore) -> None:
+        await store.append(append_of(created(STREAM, "x", to=[OTHER, ModelId("nobody")]), gpt=0))
+        await store.append(append_of(created(OTHER_STREAM, "y"), other=0))
+        again = linked("x", to=[ModelId("nobody"), OTHER], name="another")
+        await store.append(append_of(Change(STREAM, ModelUpdated(again)), gpt=1))
+        assert (await store.look([STREAM])).places[STREAM].version == 2
 
     # The answer under a key
 

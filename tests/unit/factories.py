@@ -54,6 +54,8 @@ class AzureConfigFactory(MsgspecFactory[ModelConfig]):
     credential = Use(CHANCE.choice, [ENVIRONMENT, None])
     max_retries = Use(CHANCE.choice, [UNSET, 0, 10])
     enabled = True
+    aliases = Use(CHANCE.choice, [UNSET, ()])
+    fallbacks = Use(CHANCE.choice, [UNSET, ()])
 
 
 class OpenAIConfigFactory(AzureConfigFactory):

@@ -2,18 +2,20 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from msgspec import Struct, structs
 
 from application.ports import Append, Context, Idempotency, Look, Place, Receipt
 from application.views import Liveness, ModelView
-from domain.catalog import Event, Seen
+from domain.catalog import Change, Event, Seen
 from domain.configuration import FIELDS, ModelConfig
 from domain.default import DefaultChanged
 from domain.errors import IdempotencyMismatch, ModelFrozen, ModelNotFound, VersionConflict, VersionNotFound
-from domain.model import Absent, Deleted, Live, Model, evolve, live
-from domain.values import DEFAULT_STREAM, ModelId, Stream, model_stream
+from domain.links import Links, Others, check_links, links_of
+from domain.model import Absent, Deleted, Live, Model, ModelDeleted, evolve, live
+from domain.values import DEFAULT_STREAM, ModelId, Stream, model_of, model_stream
 from infrastructure import codec
 from infrastructure.codec import Stored, UnreadableEvent
 
@@ -42,7 +44,8 @@ class MemoryEventStore:
         events = {stream: (decoded(row), row.place.version) for stream, row in newest.items()}
         last = {row.stream: row.stored.type for row in self.rows if row.stream != DEFAULT_STREAM}
         any_live = any(kind != "model.deleted" for kind in last.values())
-        return Look(Seen(events, any_live), {stream: row.place for stream, row in newest.items()})
+        places = {stream: row.place for stream, row in newest.items()}
+        return Look(Seen(events, any_live, self._links()), places)
 
     async def answered(self, idempotency: Idempotency) -> Receipt | None:
         """See `EventStore.answered`."""
@@ -58,6 +61,8 @@ class MemoryEventStore:
         for stream, version in append.expected.items():
             if self.version(stream) != version:
                 raise VersionConflict(stream)
+        for change in append.changes:
+            self._refuse_links(change)
         receipt = append.receipt
         for change in append.changes:
             self.record(change.stream, codec.encode(change.event), append.context)
@@ -74,6 +79,29 @@ class MemoryEventStore:
         place = Place(self.version(stream) + 1, len(self.rows) + 1, digest)
         self.rows.append(Row(stream, place, stored, context))
 
+    def _links(self) -> dict[ModelId, Links]:
+        links = {}
+        for stream, row in {row.stream: row for row in self.rows}.items():
+            with suppress(ModelFrozen):
+                event, model_id = decoded(row), model_of(stream)
+                if model_id and not isinstance(event, ModelDeleted | DefaultChanged):
+                    links[model_id] = links_of(event.config)
+        return {model_id: each for model_id, each in links.items() if each != Links()}
+
+    def _refuse_links(self, change: Change) -> None:
+        """What the database holds against an append whose decision saw too little."""
+        model_id = model_of(change.stream)
+        if model_id is None or isinstance(change.event, ModelDeleted | DefaultChanged):
+            return
+        newest = {row.stream: row for row in self.rows}
+        live = {model_of(stream) for stream, row in newest.items() if row.stored.type != "model.deleted"}
+        links = self._links()
+        old = links.get(model_id, Links()) if model_id in live else None
+        others = Others(links, frozenset(each for each in live - {model_id} if each))
+        new = links_of(change.event.config)
+        if any(check_links(model_id, new, old, others, from_the_past=True)):
+            raise VersionConflict(change.stream)
+
     def version(self, stream: Stream) -> int:
         return sum(row.stream == stream for row in self.rows)
 
@@ -83,7 +111,7 @@ class MemoryEventStore:
 
 
 class MemoryViews:
-    """Reads single models from a `MemoryEventStore`: the part of `Views` that the ways back need."""
+    """Reads the present from a `MemoryEventStore`: the part of `Views` that the application itself needs."""
 
     def __init__(self, store: MemoryEventStore) -> None:
         self._store = store
@@ -101,6 +129,16 @@ class MemoryViews:
             updated_at=EPOCH,
             updated_by=row.context.actor,
         )
+
+    async def models(self, at: int | None = None) -> dict[str, ModelView]:
+        """See `Views.models`; only the present."""
+        assert at is None
+        ids = {each for row in self._store.rows if (each := model_of(row.stream))}
+        return {each: await self.model(each) for each in sorted(ids) if isinstance(self._state(each), Live)}
+
+    async def head(self) -> int:
+        """See `Views.head`."""
+        return len(self._store.rows)
 
     async def liveness(self, model_id: ModelId) -> tuple[Liveness, int]:
         """See `Views.liveness`."""

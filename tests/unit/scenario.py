@@ -15,6 +15,7 @@ from domain.catalog import Change, Command, Event, Seen
 from domain.configuration import KeyOrigins
 from domain.default import Default, DefaultChanged
 from domain.errors import InvalidInput, LedgerError, Problem
+from domain.links import Links, links_of
 from domain.model import Absent, Live, Model
 from domain.values import ModelId, Stream, model_of
 
@@ -54,7 +55,10 @@ class Past:
         """The newest events of some streams, or of all."""
         shown = self.streams if streams is None else [name for name in streams if name in self.streams]
         newest = {name: (self.streams[name][-1], len(self.streams[name])) for name in shown}
-        return Seen(newest, any(isinstance(state, Live) for state in self.models.values()))
+        live = {model_id: state for model_id, state in self.models.items() if isinstance(state, Live)}
+        links = {model_id: links_of(state.config) for model_id, state in live.items()}
+        linked = {model_id: each for model_id, each in links.items() if each != Links()}
+        return Seen(newest, bool(live), linked)
 
     def decide(self, command: Command, origins: KeyOrigins = ORIGINS) -> list[Change]:
         """What the command causes, from the streams that it declares."""
@@ -79,6 +83,11 @@ class Outcome:
         assert self._refusal is None, f"refused: {self._refusal!r}"
         assert self._changes == list(changes)
         return self
+
+    def then_accepted(self) -> list[Change]:
+        """It is accepted, and changes something: this."""
+        assert self._refusal is None, f"refused: {self._refusal!r}"
+        return self._changes
 
     def then_nothing(self) -> None:
         """It is accepted, and changes nothing."""

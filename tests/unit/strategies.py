@@ -2,6 +2,7 @@
 
 from string import ascii_letters, digits
 
+import msgspec
 from factories import AZURE, OPENAI
 from hypothesis import strategies as st
 from msgspec import UNSET
@@ -19,6 +20,8 @@ HARD_TEXTS = ("", "\x00", "\x7f", "\u2028", "\ufeff", "\U0010ffff", "e\u0301", '
 any_text = st.sampled_from(HARD_TEXTS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 any_int = st.sampled_from(HARD_INTS) | st.integers()
 any_number = any_int | st.sampled_from(HARD_FLOATS) | st.floats(allow_nan=False, allow_infinity=False)
+alias_names = st.from_regex(r"\A[A-Z][A-Za-z0-9_-]{0,5}([/:.][a-z0-9]{1,5}){0,2}\Z")
+fallback_ids = st.sampled_from(["gpt-4o", "o3", "Mistral.7b:latest"])
 model_ids = st.text(ascii_letters + digits, min_size=1, max_size=1).map(ModelId)
 
 
@@ -47,6 +50,8 @@ _any_optional = {
     "reasoning": optional(st.booleans()),
     "max_retries": optional(any_int),
     "enabled": st.booleans(),
+    "aliases": optional(st.lists(any_text, max_size=3).map(tuple)),
+    "fallbacks": optional(st.lists(any_text, max_size=3).map(tuple)),
 }
 assert {*_any_required, *_any_optional} == set(FIELDS)
 
@@ -86,6 +91,8 @@ _optional = {
     "reasoning": st.booleans(),
     "max_retries": st.integers(0, 10),
     "enabled": st.booleans(),
+    "aliases": st.lists(alias_names, max_size=20, unique=True),
+    "fallbacks": st.lists(fallback_ids, max_size=3, unique=True),
 }
 _azure = st.fixed_dictionaries(
     {
@@ -109,7 +116,7 @@ valid_fields = st.builds(
 )
 """Requests that keep today's rules under `ORIGINS`."""
 
-valid_configs = valid_fields.map(lambda fields: ModelConfig(**fields))
+valid_configs = valid_fields.map(lambda fields: msgspec.convert(fields, ModelConfig))
 
 json_values = st.recursive(
     st.none() | st.booleans() | any_number | any_text,
@@ -117,7 +124,12 @@ json_values = st.recursive(
     max_leaves=6,
 )
 json_objects = st.dictionaries(st.sampled_from([*FIELDS, "version", "a/b", "~"]) | any_text, json_values)
-flat_objects = st.dictionaries(st.sampled_from("abcdef"), st.none() | any_number | any_text, max_size=6)
+flat_objects = st.dictionaries(
+    st.sampled_from("abcdef"),
+    st.none() | any_number | any_text | st.lists(any_text, max_size=3),
+    max_size=6,
+)
+"""Objects that hold no objects."""
 
 _pieces = st.sampled_from(
     [

@@ -35,6 +35,16 @@ def live(config: ModelConfig = CONFIG, version: int = 1, model_id: ModelId = GPT
     )
 
 
+def named(*aliases: str) -> ModelConfig:
+    return replace(CONFIG, aliases=aliases)
+
+
+def falls(model_id: str, *others: str, version: int = 1, **changes: object) -> LiveModel:
+    """A model that falls back to others."""
+    fallbacks = tuple(ModelId(other) for other in others)
+    return live(replace(CONFIG, fallbacks=fallbacks, **changes), version, ModelId(model_id))
+
+
 class FakeClient:
     """Serves one address; answers with it."""
 
@@ -214,15 +224,131 @@ class TestChanges:
         with pytest.raises(ModelNotFound):
             async with pool.lease(GPT):
                 pass
-        assert pool.models() == []
+        assert pool.names() == {}
         await serve(pool, live(CONFIG, 3))
         async with pool.lease(GPT) as lease:
             assert lease.model.version == 3
         assert len(connecting.made) == 1
 
-    async def test_models_are_listed_by_id(self, pool: ClientPool) -> None:
-        await serve(pool, live(model_id=O3), live(model_id=GPT))
-        assert [model.model_id for model in pool.models()] == [GPT, O3]
+
+class TestNames:
+    async def test_models_are_listed_by_all_their_names_in_order(self, pool: ClientPool) -> None:
+        await serve(pool, live(named("z", "a"), model_id=O3), live(model_id=GPT))
+        assert [(name, model.model_id) for name, model in pool.names().items()] == [
+            ("a", O3),
+            (GPT, GPT),
+            (O3, O3),
+            ("z", O3),
+        ]
+
+    async def test_a_model_is_lent_by_its_id_and_by_each_of_its_aliases(self, pool: ClientPool) -> None:
+        await serve(pool, live(named("a", "team/a:8b")), live(model_id=O3))
+        for name in (GPT, "a", "team/a:8b"):
+            async with pool.lease(name) as lease:
+                assert lease.model.model_id == GPT
+
+    async def test_a_name_leads_elsewhere_at_once_when_it_is_handed_on_and_keeps_both_clients(
+        self, pool: ClientPool, connecting: Connecting
+    ) -> None:
+        await serve(pool, live(named("a")), live(model_id=O3))
+        async with pool.lease("a") as before:
+            await serve(pool, live(version=2), live(named("a"), 2, O3))
+            async with pool.lease("a") as after:
+                assert (before.model.model_id, after.model.model_id) == (GPT, O3)
+        assert len(connecting.made) == 2
+        await serve(pool, live(version=3), live(version=3, model_id=O3))
+        with pytest.raises(ModelNotFound) as refused:
+            async with pool.lease("a"):
+                pass
+        assert refused.value.model_id == "a"
+
+    async def test_an_id_wins_over_an_alias_also_of_a_model_that_is_switched_off(
+        self, pool: ClientPool
+    ) -> None:
+        await serve(pool, live(named(O3)), live(model_id=O3))
+        async with pool.lease(O3) as lease:
+            assert lease.model.model_id == O3
+        assert pool.names()[O3].model_id == O3
+        await serve(pool, live(named(O3)), live(replace(CONFIG, enabled=False), model_id=O3))
+        assert O3 not in pool.names()
+        with pytest.raises(ModelNotFound):
+            async with pool.lease(O3):
+                pass
+
+    @pytest.mark.parametrize("order", [1, -1])
+    async def test_of_two_models_with_one_alias_the_smaller_id_wins(
+        self, pool: ClientPool, order: int
+    ) -> None:
+        both = [live(named("a"), model_id=O3), live(named("a"), model_id=GPT)]
+        await serve(pool, *both[::order])
+        async with pool.lease("a") as lease:
+            assert lease.model.model_id == GPT
+        assert pool.names()["a"].model_id == GPT
+
+    async def test_a_disabled_model_has_no_names(self, pool: ClientPool) -> None:
+        await serve(pool, live(replace(named("a"), enabled=False)))
+        assert pool.names() == {}
+        with pytest.raises(ModelNotFound) as refused:
+            async with pool.lease("a"):
+                pass
+        assert refused.value.model_id == "a"
+
+    async def test_an_alias_of_a_model_without_a_client_is_not_missing_but_failed(
+        self, pool: ClientPool
+    ) -> None:
+        await serve(pool, live(replace(UNFIT, aliases=("a",))))
+        with pytest.raises(ProviderFailed):
+            async with pool.lease("a"):
+                pass
+        assert pool.names() == {}
+
+    async def test_names_are_the_newest_ones_where_an_old_client_stays(self, pool: ClientPool) -> None:
+        await serve(pool, live(named("old"), 1))
+        await serve(pool, live(replace(UNFIT, aliases=("new",)), 2))
+        async with pool.lease("new") as lease:
+            assert lease.model.version == 1
+        assert list(pool.names()) == [GPT, "new"]
+
+
+class TestFallbacks:
+    async def test_they_are_in_order_and_depth_first_and_each_stands_once(self, pool: ClientPool) -> None:
+        await serve(
+            pool, falls("a", "b", "c"), falls("b", "d", "c"), falls("c", "e"), falls("d", "e"), falls("e")
+        )
+        assert pool.fallbacks(ModelId("a")) == ["b", "d", "e", "c"]
+        assert pool.fallbacks(ModelId("c")) == ["e"]
+
+    async def test_a_model_without_any_has_none_nor_has_one_that_is_not_there(self, pool: ClientPool) -> None:
+        await serve(pool, falls("a"), live())
+        for model_id in ("a", GPT, "nobody"):
+            assert pool.fallbacks(ModelId(model_id)) == []
+
+    async def test_a_model_never_stands_in_for_itself_whatever_was_recorded(self, pool: ClientPool) -> None:
+        await serve(pool, falls("a", "a", "b"), falls("b", "c"), falls("c", "a", "b"))
+        assert pool.fallbacks(ModelId("a")) == ["b", "c"]
+
+    async def test_one_that_cannot_be_called_is_passed_over_for_its_own(self, pool: ClientPool) -> None:
+        off, unfit = falls("off", "b", enabled=False), falls("unfit", "c", base_url=UNFIT.base_url)
+        await serve(pool, falls("a", "gone", "off", "unfit"), off, unfit, falls("b"), falls("c"))
+        assert pool.fallbacks(ModelId("a")) == ["b", "c"]
+
+    async def test_a_fallback_is_an_id_and_no_alias(self, pool: ClientPool) -> None:
+        await serve(pool, falls("a", "other"), live(named("other")))
+        assert pool.fallbacks(ModelId("a")) == []
+
+    async def test_a_change_counts_at_once_and_connects_nothing(
+        self, pool: ClientPool, connecting: Connecting
+    ) -> None:
+        await serve(pool, falls("a", "b"), falls("b"), falls("c"))
+        await serve(pool, falls("a", "c", version=2), falls("b"), falls("c"))
+        assert pool.fallbacks(ModelId("a")) == ["c"]
+        await serve(pool, falls("a", "c", version=2), falls("b"))
+        assert pool.fallbacks(ModelId("a")) == []
+        assert len(connecting.made) == 3
+
+    async def test_a_chain_of_any_length_is_followed(self, pool: ClientPool) -> None:
+        await serve(pool, *(falls(str(number), str(number + 1)) for number in range(3_000)))
+        assert pool.fallbacks(ModelId("0")) == [str(number) for number in range(1, 3_000)]
 
 
 class TestDegraded:
@@ -250,7 +376,7 @@ class TestDegraded:
             async with pool.lease(GPT):
                 pass
         assert failure.value.kind == "not_bound"
-        assert pool.models() == []
+        assert pool.names() == {}
 
     async def test_others_are_not_held_up(self, pool: ClientPool) -> None:
         await serve(pool, live(UNFIT, 1), live(CONFIG, 2, O3))

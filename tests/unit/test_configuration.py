@@ -57,6 +57,7 @@ def test_the_least_that_an_azure_model_needs_is_accepted_and_the_rest_has_defaul
         "enabled": True,
     }
     assert (config.base_url, config.deployment, config.reasoning, config.max_retries) == (UNSET,) * 4
+    assert (config.aliases, config.fallbacks) == (UNSET,) * 2
 
 
 def test_the_least_that_an_openai_model_needs_is_accepted() -> None:
@@ -169,6 +170,13 @@ WRONG = [
     ("credential", "", "unknown_credential"),
     ("credential", "Environment", "unknown_credential"),
     ("credential", 1, "invalid_value"),
+    ("aliases", None, "invalid_value"),
+    ("aliases", "chat", "invalid_value"),
+    ("aliases", {"chat": 1}, "invalid_value"),
+    ("aliases", [f"a{number}" for number in range(21)], "invalid_value"),
+    ("fallbacks", None, "invalid_value"),
+    ("fallbacks", "gpt-4", "invalid_value"),
+    ("fallbacks", [f"a{number}" for number in range(11)], "invalid_value"),
 ]
 
 
@@ -207,6 +215,12 @@ LIMITS = [
     ("reasoning", False),
     ("enabled", False),
     ("credential", None),
+    ("aliases", []),
+    ("aliases", [f"a{number}" for number in range(20)]),
+    ("aliases", ["a", "A", "0", "meta-llama/Llama-3-8B", "a/b/c:latest", "a..b", "x" * 128]),
+    ("fallbacks", []),
+    ("fallbacks", [f"a{number}" for number in range(10)]),
+    ("fallbacks", ["gpt-4o:2024-11-20", "A.b_c:d-e", "x" * 128]),
 ]
 
 
@@ -230,6 +244,41 @@ def test_the_base_timeout_is_compared_with_the_default_limit_too() -> None:
 
 def test_a_timeout_that_is_no_number_is_not_compared() -> None:
     assert problems({**AZURE, "base_timeout": "400"}) == ["/base_timeout invalid_value"]
+
+
+# Other names, other models
+
+
+@pytest.mark.parametrize(
+    "alias",
+    ["", " ", "-a", "/a", "a/", "a//b", "a/../b", "./a", "a b", "a\n", "a%2Fb", "a?b", "é", "x" * 129],
+)
+def test_an_alias_is_a_plain_word_whose_parts_slashes_may_divide(alias: str) -> None:
+    assert problems({**AZURE, "aliases": ["fine", alias]}) == ["/aliases/1 invalid_value"]
+
+
+@pytest.mark.parametrize("fallback", ["", "-a", "a/b", "a b", "é", "x" * 129])
+def test_a_fallback_is_an_id(fallback: str) -> None:
+    told_code = "invalid_value" if not 1 <= len(fallback) <= 128 else "invalid_id"
+    assert problems({**AZURE, "fallbacks": ["fine", fallback]}) == [f"/fallbacks/1 {told_code}"]
+
+
+@pytest.mark.parametrize("field", ["aliases", "fallbacks"])
+@pytest.mark.parametrize("wrong", [None, 1, True, ["a"], {"a": 1}])
+def test_of_a_list_the_item_that_is_wrong_is_told(field: str, wrong: object) -> None:
+    assert problems({**AZURE, field: ["a", "b", wrong]}) == [f"/{field}/2 invalid_value"]
+
+
+@pytest.mark.parametrize("field", ["aliases", "fallbacks"])
+def test_nothing_stands_twice_in_a_list(field: str) -> None:
+    found = problems({**AZURE, field: ["a", "b", "A", "a", "b", "a"]})
+    assert found == [f"/{field}/3 doubled", f"/{field}/4 doubled", f"/{field}/5 doubled"]
+
+
+def test_lists_are_kept_in_the_order_in_which_they_were_sent() -> None:
+    config = read({**AZURE, "aliases": ["b", "a"], "fallbacks": ["z", "y"]})
+    assert (config.aliases, config.fallbacks) == (("b", "a"), ("z", "y"))
+    assert hash(config) == hash(read({**AZURE, "aliases": ["b", "a"], "fallbacks": ["z", "y"]}))
 
 
 # The provider

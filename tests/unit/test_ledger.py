@@ -14,6 +14,7 @@ from application.ledger import ATTEMPTS, Condition, Ledger
 from application.patch import PatchModel, json_patch, merge_patch
 from application.ports import Append, Idempotency, Look, Receipt
 from domain.catalog import Command, Event
+from domain.configuration import ModelConfig
 from domain.default import DefaultChanged, SetDefault
 from domain.errors import (
     DefaultProtected,
@@ -25,6 +26,7 @@ from domain.errors import (
     ModelNotFound,
     PatchRefused,
     PreconditionFailed,
+    Problem,
     StoreUnavailable,
 )
 from domain.model import CreateModel, DeleteModel, ModelUpdated, RestoreModel, RollBackModel, UpdateModel
@@ -100,6 +102,10 @@ class HeldStore(MemoryEventStore):
         self.reached.set()
         await self.let_through.wait()
         return await super().append(append)
+
+
+def named(*aliases: str) -> ModelConfig:
+    return replace(FIRST, aliases=aliases)
 
 
 @pytest.fixture
@@ -449,6 +455,50 @@ async def test_a_successor_that_is_deleted_meanwhile_does_not_take_over(
     assert refused.value.model_id == OTHER
 
 
+async def test_a_name_that_is_taken_meanwhile_is_refused_with_its_owner(
+    at_two: Ledger, store: RacedStore
+) -> None:
+    store.others = [change_of(store, CreateModel(OTHER, named("x")))]
+    with pytest.raises(InvalidInput) as refused:
+        await at_two.execute(UpdateModel(GPT, named("x")), ANNA)
+    assert refused.value.problems == (
+        Problem("/aliases/0", "name_taken", "'x' is an alias of model 'other'"),
+    )
+    assert store.refused == 1
+
+
+async def test_an_alias_that_becomes_an_id_meanwhile_is_refused(at_two: Ledger, store: RacedStore) -> None:
+    store.others = [change_of(store, CreateModel(OTHER, FIRST))]
+    with pytest.raises(InvalidInput, match="the id of another model"):
+        await at_two.execute(UpdateModel(GPT, named(OTHER)), ANNA)
+    assert store.refused == 1
+
+
+async def test_an_id_that_becomes_an_alias_meanwhile_is_refused(at_two: Ledger, store: RacedStore) -> None:
+    store.others = [change_of(store, UpdateModel(GPT, named(OTHER)))]
+    with pytest.raises(InvalidInput, match="an alias of model 'gpt-4'"):
+        await at_two.execute(CreateModel(OTHER, FIRST), ANNA)
+    assert store.refused == 1
+
+
+async def test_a_loop_that_is_closed_meanwhile_is_refused(at_two: Ledger, store: RacedStore) -> None:
+    third = ModelId("third")
+    await at_two.execute(CreateModel(third, FIRST), ANNA)
+    await at_two.execute(CreateModel(OTHER, replace(FIRST, fallbacks=(third,))), ANNA)
+    store.others = [change_of(store, UpdateModel(third, replace(FIRST, fallbacks=(GPT,))))]
+    with pytest.raises(InvalidInput, match="gpt-4 -> other -> third -> gpt-4"):
+        await at_two.execute(UpdateModel(GPT, replace(FIRST, fallbacks=(OTHER,))), ANNA)
+    assert store.refused == 1
+
+
+async def test_a_fallback_that_is_deleted_meanwhile_is_refused(at_two: Ledger, store: RacedStore) -> None:
+    await at_two.execute(CreateModel(OTHER, FIRST), ANNA)
+    store.others = [change_of(store, DeleteModel(OTHER))]
+    with pytest.raises(InvalidInput, match="there is no model 'other'"):
+        await at_two.execute(UpdateModel(GPT, replace(FIRST, fallbacks=(OTHER,))), ANNA)
+    assert store.refused == 1
+
+
 async def test_a_change_wins_in_its_last_attempt(at_two: Ledger, store: RacedStore) -> None:
     store.others = [
         change_of(store, UpdateModel(GPT, replace(FIRST, name=f"other {number}")))
@@ -511,6 +561,41 @@ async def test_a_tested_patch_is_refused_when_somebody_else_was_faster(
     with pytest.raises(PatchRefused):
         await at_two.execute(PatchModel(GPT, json_patch(operations)), ANNA)
     assert store.refused == 1
+
+
+async def test_a_patch_is_decided_with_a_look_at_the_models_that_it_names(
+    at_two: Ledger, store: RacedStore
+) -> None:
+    def patch(*names: str) -> PatchModel:
+        return PatchModel(GPT, merge_patch({"aliases": [OTHER], "fallbacks": names}))
+
+    with pytest.raises(InvalidInput) as refused:
+        await at_two.execute(patch(OTHER, "third"), ANNA)
+    assert [problem.pointer for problem in refused.value.problems] == ["/fallbacks/0", "/fallbacks/1"]
+    await at_two.execute(CreateModel(ModelId("third"), FIRST), ANNA)
+    store.others = [change_of(store, CreateModel(OTHER, FIRST))]
+    with pytest.raises(InvalidInput) as refused:
+        await at_two.execute(patch("third"), ANNA)
+    assert refused.value.problems == (
+        Problem("/aliases/0", "name_taken", "'other' is the id of another model"),
+    )
+
+
+async def test_a_patch_that_names_no_model_is_decided_in_one_look(at_two: Ledger, store: RacedStore) -> None:
+    before = store.looks
+    await at_two.execute(PatchModel(GPT, merge_patch({"name": "new", "aliases": ["team/x"]})), ANNA)
+    assert store.looks == before + 1
+
+
+async def test_a_patch_of_a_list_that_lost_a_race_is_applied_anew(at_two: Ledger, store: RacedStore) -> None:
+    store.others = [change_of(store, UpdateModel(GPT, named("x")))]
+    document = [
+        {"op": "add", "path": "/aliases", "value": ["a"]},
+        {"op": "add", "path": "/aliases/-", "value": "b"},
+    ]
+    await at_two.execute(PatchModel(GPT, json_patch(document)), ANNA)
+    assert store.refused == 1
+    assert newest(store) == ModelUpdated(named("a", "b"))
 
 
 async def test_a_patch_that_changes_nothing_records_nothing(at_two: Ledger, store: RacedStore) -> None:

@@ -20,7 +20,13 @@ from domain.values import ModelId, model_stream
 
 GPT = ModelId("gpt-4")
 CONFIG = replace(
-    AzureConfigFactory.build(), name="name", max_retries=3, base_timeout=5, max_timeout=120, deployment=UNSET
+    AzureConfigFactory.build(),
+    name="name",
+    max_retries=3,
+    base_timeout=5,
+    max_timeout=120,
+    deployment=UNSET,
+    aliases=("x", "y"),
 )
 FIELDS = CONFIG.fields()
 LIVE = Past([on(GPT, ModelCreated(CONFIG))]).seen()
@@ -39,6 +45,9 @@ LIVE = Past([on(GPT, ModelCreated(CONFIG))]).seen()
         ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
         ({}, {"a": None}, {}),
         ({"a": 1}, {}, {"a": 1}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": ["b", "c"]}, {"a": ["d"]}, {"a": ["d"]}),
     ],
 )
 def test_a_merge_patch_does_what_the_rfc_says(target: Fields, patch: Fields, result: Fields) -> None:
@@ -194,6 +203,13 @@ def test_a_patch_that_nests_too_deep_is_refused() -> None:
     "operations",
     [
         [{"op": "copy", "from": "", "path": "/name"}] * 60,
+        [{"op": "copy", "from": "/aliases", "path": "/aliases/-"}] * 60,
+        [
+            {"op": "move", "from": "/aliases", "path": "/a"},
+            {"op": "add", "path": "/b", "value": [[]]},
+            {"op": "move", "from": "/a", "path": "/b/0/0"},
+            *[{"op": "copy", "from": "/b/0", "path": "/b/0/0/-"}] * 60,
+        ],
         [{"op": "add", "path": "/a", "value": {}}, *[{"op": "copy", "from": "/a", "path": "/a/b"}] * 60],
         [{"op": "add", "path": "/a", "value": []}, *[{"op": "copy", "from": "/a", "path": "/a/-"}] * 60],
         [
@@ -207,6 +223,35 @@ def test_a_patch_that_copies_copies_is_refused_before_it_grows(operations: list[
         json_patch(operations)(FIELDS)
 
 
+def test_items_of_a_list_are_patched_by_their_place() -> None:
+    operations = [
+        {"op": "test", "path": "/aliases", "value": ["x", "y"]},
+        {"op": "remove", "path": "/aliases/0"},
+        {"op": "add", "path": "/aliases/-", "value": "z"},
+        {"op": "add", "path": "/aliases/0", "value": "a"},
+        {"op": "copy", "from": "/aliases/1", "path": "/deployment"},
+        {"op": "add", "path": "/fallbacks", "value": ["gpt-5", "o3"]},
+        {"op": "move", "from": "/fallbacks/1", "path": "/fallbacks/0"},
+    ]
+    patch = PatchModel(GPT, json_patch(operations))
+    for _ in range(2):  # once more, as after a lost race
+        patched = patch.command(LIVE, ORIGINS).config
+        assert (patched.aliases, patched.fallbacks) == (("a", "y", "z"), ("o3", "gpt-5"))
+        assert patched.deployment == "y"
+
+
+@pytest.mark.parametrize("path", ["/aliases/2", "/aliases/9", "/aliases/x", "/aliases/-1", "/aliases/0/0"])
+def test_an_item_that_is_not_there_refuses_the_patch(path: str) -> None:
+    with pytest.raises(PatchRefused):
+        json_patch([{"op": "remove", "path": path}])(FIELDS)
+
+
+@pytest.mark.parametrize("path", ["/aliases/-", "/aliases/0", "/fallbacks", "/name"])
+def test_a_list_is_not_copied(path: str) -> None:
+    with pytest.raises(PatchRefused, match="send a list as a value"):
+        json_patch([{"op": "copy", "from": "/aliases", "path": path}])(FIELDS)
+
+
 def test_a_patch_may_replace_the_whole_configuration_and_copy_within_it() -> None:
     whole = {**FIELDS, "name": "whole"}
     document = [
@@ -218,7 +263,10 @@ def test_a_patch_may_replace_the_whole_configuration_and_copy_within_it() -> Non
 
 
 pointers = st.sampled_from(
-    ["", "/", "/name", "/max_tokens", "/a", "/a/0", "/a/-", "/name/x", "/a~1b", "x", "/~"]
+    [
+        *("", "/", "/name", "/max_tokens", "/name/x", "/a", "/a/0", "/a/-", "/a~1b", "x", "/~"),
+        *("/aliases", "/aliases/0", "/aliases/-"),
+    ]
 )
 operations = st.fixed_dictionaries(
     {
