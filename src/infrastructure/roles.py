@@ -1,5 +1,6 @@
 """The lesser database role: it reads the ledger and appends to it, and cannot change what is recorded."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from infrastructure.schema import VERSION_TABLE
@@ -10,14 +11,37 @@ if TYPE_CHECKING:
 APP_ROLE: Final = "model_ledger_app"
 ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('model-ledger grants'))"
 """Grants that run at once in two processes would collide on the catalog's rows."""
-GRANTS: Final = (
-    "GRANT USAGE ON SCHEMA public TO {role}",
-    "GRANT SELECT ON ledger_head, event, idempotency, model, default_model, access_token, setting TO {role}",
-    f"GRANT SELECT ON {VERSION_TABLE} TO {{role}}",
-    # The projection can always be made again from the events, which this role cannot touch.
-    "GRANT INSERT, UPDATE, DELETE ON model, default_model, access_token, setting TO {role}",
-    "GRANT EXECUTE ON FUNCTION ledger_append, ledger_rebuild TO {role}",
-)
+READ: Final = ("SELECT",)
+# The projection can always be made again from the events, which this role cannot touch.
+WRITE: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
+TABLES: Final[Mapping[str, Sequence[str]]] = {
+    VERSION_TABLE: READ,
+    "ledger_head": READ,
+    "event": READ,
+    "idempotency": READ,
+    "model": WRITE,
+    "default_model": WRITE,
+    "access_token": WRITE,
+    "setting": WRITE,
+    "usage": ("SELECT", "INSERT", "DELETE"),
+    "usage_writer": WRITE,
+}
+"""What the service may do with each table."""
+FUNCTIONS: Final = ("ledger_append", "ledger_rebuild")
+"""The functions that it may execute, of those that not everyone may."""
+
+MISSING: Final = """
+    SELECT format('GRANT %s ON TABLE %I TO %I', privilege, name, $1::name) AS statement
+    FROM unnest($2::text[], $3::text[]) AS wanted (name, privilege)
+    WHERE NOT has_table_privilege($1::name, quote_ident(name), privilege)
+    UNION ALL
+    SELECT format('GRANT EXECUTE ON FUNCTION %I TO %I', name, $1::name)
+    FROM unnest($4::text[]) AS wanted (name)
+    WHERE NOT has_function_privilege($1::name, name::regproc, 'EXECUTE')
+    UNION ALL
+    SELECT format('GRANT USAGE ON SCHEMA public TO %I', $1::name)
+    WHERE NOT has_schema_privilege($1::name, 'public', 'USAGE')
+"""
 OWNS_EVENTS: Final = """
     SELECT r.rolsuper OR pg_has_role(r.oid, c.relowner, 'MEMBER')
     FROM pg_roles r, pg_class c WHERE r.rolname = $1 AND c.oid = 'event'::regclass
@@ -41,13 +65,13 @@ async def make_role(owner: "Connection", login: str) -> None:
 
 
 async def grant(owner: "Connection", role: str) -> None:
-    """Give a role what the service needs; nothing happens where it has that already."""
+    """Give a role what the service needs and it does not have; nothing happens where it has everything."""
+    wanted = [(name, privilege) for name, privileges in TABLES.items() for privilege in privileges]
+    names, privileges = zip(*wanted, strict=True)
     async with owner.transaction():
         await owner.execute(ONE_AT_A_TIME)
-        append = await owner.fetchval("SELECT 'ledger_append'::regproc::oid")
-        if not await owner.fetchval("SELECT has_function_privilege($1, $2::oid, 'EXECUTE')", role, append):
-            for statement in GRANTS:
-                await owner.execute(statement.format(role=_quoted(role)))
+        for row in await owner.fetch(MISSING, role, names, privileges, FUNCTIONS):
+            await owner.execute(row["statement"])
 
 
 async def owns_events(connection: "Connection", login: str) -> bool:
