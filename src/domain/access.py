@@ -14,6 +14,7 @@ class Permission(StrEnum):
     CHANGE_MODELS = "models:change"
     READ_HISTORY = "history:read"
     CALL_MODELS = "models:call"
+    READ_METRICS = "metrics:read"
 
 
 class Role(StrEnum):
