@@ -1,10 +1,11 @@
 """The demo upstream: the Azure OpenAI REST API with no language model behind it.
 
 A fresh installation can chat with it before anyone has an Azure account. Every answer quotes the question and
-says how to point Model Ledger at a real upstream. There are two routes, and any deployment name will do:
+says how to point Model Ledger at a real upstream. These are the routes, and any deployment name will do:
 
-    POST /openai/deployments/{deployment}/chat/completions?api-version=...    classic Azure
-    POST /openai/v1/chat/completions                        v1: the deployment is the body's `model`
+    POST /openai/deployments/{deployment}/{chat/completions,embeddings}?api-version=...    classic Azure
+    POST /openai/responses?api-version=...                    the same; the deployment is the body's `model`
+    POST /openai/v1/{chat/completions,embeddings,responses}   v1: the deployment is the body's `model`
 
 It is a process of its own and must be up at once, so it imports neither the framework nor the SDK.
 """
@@ -18,15 +19,16 @@ import re
 import signal
 import socket
 import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from threading import Thread
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, cast
 from urllib.parse import parse_qs
 from uuid import uuid4
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Struct
+
+from web.demo_requests import DemoOperation, Refusal, invalid, read_call
 
 # The ASGI specification's own names; its messages are open dictionaries.
 Scope = MutableMapping[str, Any]
@@ -35,75 +37,38 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-CLASSIC_PATH: Final = re.compile(r"/openai/deployments/([^/]+)/chat/completions")
-V1_PATH: Final = "/openai/v1/chat/completions"
+PATH: Final = re.compile(
+    r"/openai/(?:deployments/(?P<deployment>[^/]+)/(?P<classic>chat/completions|embeddings)"
+    r"|(?P<responses>responses)"
+    r"|v1/(?P<v1>chat/completions|embeddings|responses))"
+)
 JSON: Final = b"application/json"
 EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
 BODY_LIMIT: Final = 25 * 1024 * 1024
 """Bytes."""
 WORD_DELAY: Final = 0.015
 """Seconds between two words of a stream."""
-QUOTE_LIMIT: Final = 120
-"""Characters of the question that an answer repeats."""
 STOP_WITHIN: Final = 3
 """Seconds that running streams get when the process is told to stop; the longest answer takes less."""
 
-ABOUT: Final = (
-    "This is the demonstration upstream that comes with Model Ledger, and no language model: it cannot "
-    "answer you. To reach a real one, start Model Ledger with AZURE_OPENAI_ENDPOINT and "
-    "AZURE_OPENAI_API_KEY of your Azure OpenAI resource, then set this model's azure_endpoint to that "
-    "endpoint and its deployment to the name of a deployment there. The next message goes to it."
-)
+
+class Route(Struct, frozen=True):
+    """What a path asks for."""
+
+    operation: DemoOperation
+    deployment: str | None
+    """None where the body names it, as its `model`."""
+    versioned: bool
+    """Whether the query has to name the API's version."""
 
 
-class Answer(Struct, frozen=True):
-    """One answer in both forms of the API. `pieces` joined are its text; each counts as one token."""
-
-    pieces: Sequence[str]
-    prompt_tokens: int = 1
-    finish_reason: Literal["stop", "length"] = "stop"
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid4().hex}")
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    def whole(self) -> bytes:
-        """The `chat.completion` object as JSON."""
-        message = {"role": "assistant", "content": "".join(self.pieces), "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
-        return msgspec.json.encode(self._object("chat.completion", [choice], {"usage": self._usage()}))
-
-    def events(self, *, include_usage: bool = False) -> Iterator[bytes]:
-        """The same as server-sent events: role, pieces, finish reason, usage if asked for, `[DONE]`."""
-        nothing_yet = {"usage": None} if include_usage else {}
-        yield self._event({"role": "assistant", "content": "", "refusal": None}, None, nothing_yet)
-        for piece in self.pieces:
-            yield self._event({"content": piece}, None, nothing_yet)
-        yield self._event({}, self.finish_reason, nothing_yet)
-        if include_usage:
-            yield sse(self._object("chat.completion.chunk", [], {"usage": self._usage()}))
-        yield b"data: [DONE]\n\n"
-
-    def _event(self, delta: object, finish_reason: str | None, extra: Mapping[str, object]) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return sse(self._object("chat.completion.chunk", [choice], extra))
-
-    def _object(self, kind: str, choices: object, extra: Mapping[str, object]) -> dict[str, object]:
-        head = {"id": self.id, "object": kind, "created": self.created, "model": "demo-upstream"}
-        return {**head, "system_fingerprint": "fp_demo", "choices": choices, **extra}
-
-    def _usage(self) -> dict[str, int]:
-        completion = len(self.pieces)
-        total = self.prompt_tokens + completion
-        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": completion, "total_tokens": total}
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, each with the blanks before it, so that joined they are the text again."""
-    return re.findall(r"\s*\S+", text)
-
-
-def sse(data: object) -> bytes:
-    """One server-sent event with that JSON."""
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+def route_of(path: str) -> Route | None:
+    """The route of a path; None for one that is unknown."""
+    found = PATH.fullmatch(path)
+    if found is None:
+        return None
+    operation = cast("DemoOperation", found["classic"] or found["responses"] or found["v1"])
+    return Route(operation, found["deployment"], versioned=found["v1"] is None)
 
 
 def response_start(status: int, content_type: bytes, *headers: tuple[bytes, bytes]) -> Message:
@@ -129,13 +94,15 @@ def create_demo_upstream(key: str) -> ASGIApp:
     async def demo_upstream(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             _check_key(scope, key)
-            call = _parse(await _read_body(receive), needs_model=_find_route(scope) == "v1")
-        except _RefusalError as refusal:
+            route = _find_route(scope)
+            body = await _read_body(receive)
+            call = read_call(route.operation, body, needs_model=route.deployment is None)
+        except Refusal as refusal:
             await _respond(send, refusal.status, msgspec.json.encode({"error": refusal.error}))
             return
-        answer = _answer(call)
+        answer = call.answer()
         if call.stream:
-            await _stream(send, answer.events(include_usage=call.wants_usage()))
+            await _stream(send, answer.events(include_usage=call.include_usage))
         else:
             await _respond(send, 200, answer.whole())
 
@@ -207,66 +174,21 @@ def _first_line_of_stdin() -> str:
     return line.partition(b"\n")[0].decode().strip()
 
 
-class _RefusalError(Exception):
-    """The call gets this status and error instead of an answer."""
-
-    def __init__(self, status: int, error: Mapping[str, str | None]) -> None:
-        super().__init__(error["message"])
-        self.status = status
-        self.error = error
-
-
-class _Part(Struct):
-    text: str = ""
-    """Empty for images and sound."""
-
-
-class _ChatMessage(Struct):
-    role: str
-    content: str | list[_Part] | None = None
-
-    def text(self) -> str:
-        parts = self.content or ""
-        return parts if isinstance(parts, str) else " ".join(part.text for part in parts)
-
-
-class _StreamOptions(Struct):
-    include_usage: bool = False
-
-
-_Limit = Annotated[int, Meta(ge=1)] | None
-
-
-class _Call(Struct):
-    """What an answer depends on; all other fields of a request are let through unread."""
-
-    messages: Annotated[list[_ChatMessage], Meta(min_length=1)]
-    model: str | None = None
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    max_tokens: _Limit = None
-    max_completion_tokens: _Limit = None
-
-    def wants_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
-
-
 def _check_key(scope: Scope, key: str) -> None:
     headers: dict[bytes, bytes] = dict(scope["headers"])
     bearer = headers.get(b"authorization", b"").removeprefix(b"Bearer ")
     offered = (headers.get(b"api-key", b""), bearer)
     if not any(hmac.compare_digest(each, key.encode()) for each in offered):
         reason = "Access denied due to invalid subscription key or wrong API endpoint."
-        raise _RefusalError(401, {"code": "401", "message": f"{reason} Make sure to provide a valid key."})
+        raise Refusal(401, {"code": "401", "message": f"{reason} Make sure to provide a valid key."})
 
 
-def _find_route(scope: Scope) -> Literal["classic", "v1"]:
-    if scope["method"] == "POST" and scope["path"] == V1_PATH:
-        return "v1"
+def _find_route(scope: Scope) -> Route:
+    route = route_of(scope["path"])
     query: dict[bytes, list[bytes]] = parse_qs(scope["query_string"])
-    if scope["method"] == "POST" and CLASSIC_PATH.fullmatch(scope["path"]) and b"api-version" in query:
-        return "classic"
-    raise _RefusalError(404, {"code": "404", "message": "Resource not found"})
+    if scope["method"] == "POST" and route and (b"api-version" in query or not route.versioned):
+        return route
+    raise Refusal(404, {"code": "404", "message": "Resource not found"})
 
 
 async def _read_body(receive: Receive) -> bytes:
@@ -277,42 +199,8 @@ async def _read_body(receive: Receive) -> bytes:
         body += message.get("body", b"")
         more = message.get("more_body", False)  # absent when the client left: what follows reaches nobody
         if len(body) > BODY_LIMIT:
-            raise _invalid(f"The body is larger than {BODY_LIMIT} bytes.", status=413)
+            raise invalid(f"The body is larger than {BODY_LIMIT} bytes.", status=413)
     return bytes(body)
-
-
-def _parse(body: bytes, *, needs_model: bool) -> _Call:
-    try:
-        call = msgspec.json.decode(body, type=_Call)
-    except msgspec.ValidationError as error:
-        missing = re.search(r"missing required field `(\w+)`", str(error))
-        place = re.search(r"`\$\.([^`]+)`$", str(error))
-        param = ".".join(found[1] for found in (place, missing) if found)
-        code = "missing_required_parameter" if missing else "invalid_value"
-        raise _invalid(f"{error}.", param=param or None, code=code) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _invalid("We could not parse the JSON body of your request.") from None
-    if needs_model and not call.model:
-        missing_model = "Missing required parameter: 'model'."
-        raise _invalid(missing_model, param="model", code="missing_required_parameter")
-    return call
-
-
-def _invalid(
-    message: str, *, param: str | None = None, code: str | None = None, status: int = 400
-) -> _RefusalError:
-    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
-    return _RefusalError(status, error)
-
-
-def _answer(call: _Call) -> Answer:
-    questions = [message.text() for message in call.messages if message.role == "user"]
-    question = " ".join(questions[-1].split()) if questions else ""
-    quote = question if len(question) <= QUOTE_LIMIT else question[:QUOTE_LIMIT].rstrip() + "..."
-    pieces = words(f'You wrote: "{quote}". {ABOUT}' if quote else ABOUT)
-    limit = min(call.max_tokens or len(pieces), call.max_completion_tokens or len(pieces))
-    prompt_tokens = sum(len(message.text().split()) for message in call.messages)
-    return Answer(pieces[:limit], prompt_tokens, "length" if limit < len(pieces) else "stop")
 
 
 async def _respond(send: Send, status: int, body: bytes) -> None:

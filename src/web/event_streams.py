@@ -1,93 +1,145 @@
-"""Server-sent events of the chat API: passed on as they arrive, and never ended as if all was well."""
+"""Server-sent events: passed on as they arrive, and never ended as if all was well."""
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from time import perf_counter
+from typing import Final, Literal
 
-import msgspec
 from litestar.types import HTTPResponseStartEvent, Send
-from msgspec import Raw
+from msgspec import Struct
 
-TYPE: Final = "text/event-stream"
+from domain.shaping import Fields
+from web.openai_errors import ErrorObject
+from web.provider_errors import ANSWER_LIMIT, cut, too_large
+
 HEADERS: Final = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
+PING: Final = b": ping\n\n"
+"""A comment, which keeps proxies from closing a stream on which nothing happens."""
 TAIL: Final = 8_192
-"""Bytes of a stream's end that tell whether it is complete: more than its last few events."""
-LINE_LIMIT: Final = 1_000_000
-"""Bytes of an unfinished line that are held back at most."""
+"""Bytes of a stream's end that are kept to judge it: more than its last few events."""
+DONE: Final = b"[DONE]"
+"""The data of a last line that is no event."""
 LAST_WORD: Final = 1.0
 """Seconds to tell of a failure; the caller may be why it failed, by not reading."""
-DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]\s*\Z")
-FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"')
-LAST_EVENT: Final = re.compile(rb"(?:\A|[\r\n])data: ?([^\r\n]*)\s*\Z")
 
 Headers = Mapping[str, str]
-Fields = dict[str, Raw]
+Ending = Literal["done", "enough", "failed", "cut"]
+"""What a stream's end says of it: nothing can follow; it is complete, though more could follow; it tells of
+an error itself; it stopped short."""
+
+
+class EventForm(Struct, frozen=True):
+    """How an operation's streams end, fail, and are made of a whole answer."""
+
+    ending: Callable[[bytes, bytes], Ending]
+    """Of the last whole lines, and of the half line after them."""
+    error: Callable[[ErrorObject, bytes], bytes]
+    """The event that tells of an error, after those lines."""
+    from_whole: Callable[[bytes, Fields], bytes]
+    """The events of a whole answer to those fields; a ValueError when it is none."""
 
 
 class EventStream:
-    """One stream to a caller: begun, relayed or said at once, and failed if it must be."""
+    """One stream to a caller: begun, relayed or said at once, and failed if it must be.
 
-    def __init__(self, send: Send) -> None:
+    Whole lines go out: half a line could not be followed by anything that a caller understands.
+    """
+
+    def __init__(self, send: Send, form: EventForm) -> None:
         self._send = send
-        self._held = b""
-        self._tail = b""
+        self._form = form
+        self._held = bytearray()
+        self._recent: list[bytes] = []
+        self._recent_size = 0
+        self._most_recent = 2 * TAIL
         self.begun = False
+        self.first_at: float | None = None
+        """When the first bytes came, by `time.perf_counter`."""
 
-    async def relay(self, headers: Headers, chunks: AsyncIterator[bytes]) -> bool:
-        """Pass a provider's events on; False when they stopped short, and `fail` has to tell.
+    @property
+    def lines(self) -> bytes:
+        """The last ones that went out, from the beginning of a line."""
+        return b"".join(self._recent)
 
-        Whole lines go out: half a line could not be followed by anything that a caller understands.
+    def ending(self) -> Ending:
+        """What it says of itself so far."""
+        return self._form.ending(self.lines, bytes(self._held))
+
+    async def relay(self, headers: Headers, chunks: AsyncIterator[bytes]) -> None:
+        """Pass a provider's events on, and leave the stream open.
+
+        Raises:
+            ProviderRefusal: a line is larger than `ANSWER_LIMIT`.
         """
         await self._begin(headers)
+        send = self._send
         async for chunk in chunks:
-            lines = chunk
-            if self._held or not chunk.endswith(b"\n"):
-                lines = self._whole_lines(chunk)
-            if lines:
-                self._tail = (self._tail + lines)[-TAIL:]
-                await self._pass(lines)
-        if not _is_complete(self._tail, self._held):
-            return False
-        await self._end(self._held)
-        return True
+            if not chunk:
+                await self._ping()
+            elif lines := self._whole_lines(chunk):
+                self._note(lines)
+                await send({"type": "http.response.body", "body": lines, "more_body": True})
 
-    async def say(self, headers: Headers, events: bytes) -> None:
-        """Send a stream that is there as a whole."""
+    async def say(self, headers: Headers, whole: bytes, asked: Fields) -> None:
+        """Send a whole answer to those fields as a stream.
+
+        Raises:
+            ProviderRefusal: it is none, or not complete; nothing was sent.
+        """
+        try:
+            events = self._form.from_whole(whole, asked)
+        except (ValueError, RecursionError):
+            raise cut() from None
         await self._begin(headers)
         await self._end(events)
 
-    def is_complete(self) -> bool:
-        """Whether the last event that went out was `[DONE]`, so that nothing can be missing."""
-        return bool(DONE.search(self._tail))
-
     async def close(self) -> None:
         """End a stream that is complete."""
-        await self._end(b"")
+        await self._end(bytes(self._held))
 
-    async def fail(self, error: bytes) -> None:
-        """Tell of a failure and end without `[DONE]`; `error` is the error object as JSON."""
+    async def fail(self, error: ErrorObject) -> None:
+        """Tell of a failure as the last event, and end."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORD):
-                await self._end(b"\ndata: " + error + b"\n\n")
+                await self._end(b"\n" + self._form.error(error, self.lines))
 
     def _whole_lines(self, chunk: bytes) -> bytes:
-        text = self._held + chunk
-        end = text.rfind(b"\n") + 1 if len(text) < LINE_LIMIT else len(text)
-        self._held = text[end:]
-        return text[:end]
+        held = self._held
+        if not held and chunk.endswith(b"\n"):
+            return chunk
+        end = chunk.rfind(b"\n") + 1
+        lines = bytes(held) + chunk[:end] if end else b""
+        if end:
+            held.clear()
+        held += chunk[end:]
+        if len(held) > ANSWER_LIMIT:
+            raise too_large()
+        return lines
+
+    def _note(self, lines: bytes) -> None:
+        if self.first_at is None:
+            self.first_at = perf_counter()
+        self._recent.append(lines)
+        self._recent_size += len(lines)
+        if self._recent_size > self._most_recent:
+            last = self.lines
+            last = last[last.rfind(b"\n", 0, -TAIL) + 1 :]
+            self._recent, self._recent_size = [last], len(last)
+            self._most_recent = 2 * max(TAIL, len(last))
+
+    async def _ping(self) -> None:
+        lines = self.lines
+        if not self._held and (not lines or lines.endswith((b"\n\n", b"\r\n\r\n"))):
+            await self._send({"type": "http.response.body", "body": PING, "more_body": True})
 
     async def _begin(self, headers: Headers) -> None:
         self.begun = True
         await self._send(start(200, {**headers, **HEADERS}))
-
-    async def _pass(self, lines: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": lines, "more_body": True})
 
     async def _end(self, lines: bytes) -> None:
         await self._send({"type": "http.response.body", "body": lines, "more_body": False})
@@ -99,43 +151,20 @@ def start(status: int, headers: Headers) -> HTTPResponseStartEvent:
     return {"type": "http.response.start", "status": status, "headers": encoded}
 
 
-def as_events(completion: bytes, *, include_usage: bool) -> bytes:
-    """A whole completion as a stream: one chunk with all of it, the usage if asked for, `[DONE]`.
-
-    Raises:
-        ValueError: it is no chat completion.
-    """
-    whole = msgspec.json.decode(completion, type=dict[str, Raw])
-    choices = [_delta(each) for each in msgspec.json.decode(whole.get("choices", b"[]"), type=list[Fields])]
-    if not choices:
-        raise ValueError("a completion has a choice")
-    usage = whole.pop("usage", Raw(b"null"))
-    head: dict[str, object] = {**whole, "object": "chat.completion.chunk"}
-    events = [{**head, "choices": choices, **({"usage": None} if include_usage else {})}]
-    if include_usage:
-        events.append({**head, "choices": [], "usage": usage})
-    return b"".join(b"data: %b\n\n" % msgspec.json.encode(event) for event in events) + b"data: [DONE]\n\n"
+def last_data(lines: bytes) -> bytes:
+    """What the last `data` line says; empty without one."""
+    at = lines.rfind(b"\ndata:")
+    if at < 0 and not lines.startswith(b"data:"):
+        return b""
+    return lines[at + 6 :].partition(b"\n")[0].strip()
 
 
-def _delta(choice: Fields) -> dict[str, object]:
-    if bytes(choice.get("finish_reason", b"null")) == b"null":
-        raise ValueError("a choice without a finish reason is not complete")
-    message = msgspec.json.decode(choice.pop("message", b"{}"), type=Fields)
-    delta: dict[str, object] = {**message}
-    if calls := msgspec.json.decode(message.get("tool_calls", b"null"), type=list[Fields] | None):
-        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(calls)]
-    return {**choice, "delta": delta}
+def last_event(lines: bytes) -> bytes:
+    """The same, with `[DONE]` left out."""
+    last = last_data(lines)
+    return last_data(lines[: lines.rfind(b"\ndata:") + 1]) if last == DONE else last
 
 
-def _is_complete(tail: bytes, half_line: bytes) -> bool:
-    """Whether a stream's end is one: `[DONE]`, else a finish reason, or an error that tells of itself."""
-    if DONE.search(tail + half_line):
-        return True
-    if half_line:
-        return False
-    last = LAST_EVENT.search(tail)
-    try:
-        failed = last is not None and "error" in msgspec.json.decode(last[1], type=Fields)
-    except ValueError:
-        failed = False
-    return failed or bool(FINISH.search(tail))
+def one_line(json: bytes) -> bytes:
+    """The same JSON without line breaks, which no event could hold; within strings there are none."""
+    return json.translate(None, b"\r\n")

@@ -8,8 +8,7 @@ from litestar import Response
 from litestar.exceptions import HTTPException
 from msgspec import Struct
 
-from application.ports import ProviderFailed
-from domain.errors import ModelNotFound
+from domain.errors import ModelNotFound, StoreUnavailable
 
 TYPES: Final = {
     401: "authentication_error",
@@ -19,8 +18,6 @@ TYPES: Final = {
 }
 CODES: Final = {401: "invalid_api_key"}
 BUG: Final = "something broke here; the log has it under the request's id"
-NO_RETRY: Final = {"x-should-retry": "false"}
-"""Tells the OpenAI SDKs that the next try would end alike."""
 
 
 class ErrorObject(Struct, frozen=True):
@@ -60,29 +57,9 @@ def error_type(status: int) -> str:
     return TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
 
-def openai_error(
-    status: int,
-    message: str,
-    *,
-    type: str | None = None,  # noqa: A002 - the API's own name
-    param: str | None = None,
-    code: str | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response[bytes]:
-    """An error as an answer; without a type it gets the one of its status."""
-    return _answer(GatewayRefusal(status, message, type=type, param=param, code=code, headers=headers))
-
-
 def openai_failure(error: Exception) -> Response[bytes]:
     """The answer to whatever went wrong below /v1; of a bug it tells nothing."""
     return _answer(_refusal(error))
-
-
-def provider_failure(failure: ProviderFailed) -> GatewayRefusal:
-    """A call without an answer: 504 when its time ran out, else 502."""
-    status = 504 if failure.kind == "timeout" else 502
-    headers = NO_RETRY if failure.kind == "not_bound" else {}
-    return GatewayRefusal(status, str(failure), code=f"provider_{failure.kind}", headers=headers)
 
 
 def _refusal(error: Exception) -> GatewayRefusal:
@@ -92,8 +69,8 @@ def _refusal(error: Exception) -> GatewayRefusal:
         case ModelNotFound(model_id=model_id):
             told = f"the model {model_id[:128]!r} does not exist"
             return GatewayRefusal(404, told, param="model", code="model_not_found")
-        case ProviderFailed():
-            return provider_failure(error)
+        case StoreUnavailable(code=code):
+            return GatewayRefusal(503, str(error), code=code, headers={"Retry-After": "1"})
         case HTTPException(status_code=status, detail=detail, headers=headers) if status < 500:
             return GatewayRefusal(status, detail, code=CODES.get(status), headers=headers)
         case _:

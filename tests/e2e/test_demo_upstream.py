@@ -5,8 +5,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from math import hypot
 from threading import Event
 
 import httpx2
@@ -28,7 +29,8 @@ from upstream import (
     wait_until,
 )
 
-from web.demo_upstream import ABOUT, BODY_LIMIT, WORD_DELAY, create_demo_upstream
+from web.demo_requests import ABOUT
+from web.demo_upstream import BODY_LIMIT, WORD_DELAY, create_demo_upstream
 
 KEY = "demo-key-1234"
 API_VERSION = "2025-01-01-preview"
@@ -178,6 +180,61 @@ class TestAnswers:
         assert (text_of(chunks), chunks[-1].choices[0].finish_reason) == ('You wrote: "Which', "length")
 
 
+class TestOtherOperations:
+    @pytest.mark.parametrize("kind", [azure, v1])
+    async def test_a_response_is_the_same_answer_whole_and_streamed(
+        self, demo: str, kind: Callable[[str], AsyncOpenAI]
+    ) -> None:
+        async with kind(demo) as client:
+            whole = await client.responses.create(model="gpt-4", input=HELLO)
+            assert whole.output_text == f'You wrote: "Which model are you?". {ABOUT}'
+            assert (whole.status, whole.usage.input_tokens) == ("completed", 4)
+            async with client.responses.stream(model="gpt-4", input="Which model are you?") as stream:
+                events = [event async for event in stream]
+                final = await stream.get_final_response()
+        deltas = [event for event in events if event.type == "response.output_text.delta"]
+        assert final.output_text == whole.output_text
+        assert len(deltas) == whole.usage.output_tokens > 50
+        assert [event.sequence_number for event in events] == list(range(len(events)))
+
+    async def test_a_response_has_a_limit_too(self, client: AsyncAzureOpenAI) -> None:
+        answer = await client.responses.create(model="gpt-4", input="Hi", max_output_tokens=3)
+        assert answer.output_text == 'You wrote: "Hi".'
+        assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+
+    @pytest.mark.parametrize("kind", [azure, v1])
+    async def test_embeddings_follow_from_the_texts(
+        self, demo: str, kind: Callable[[str], AsyncOpenAI]
+    ) -> None:
+        async with kind(demo) as client:
+            one = await client.embeddings.create(model="e", input=["a", "b", "a"])
+            same = await client.embeddings.create(model="e", input="a", encoding_format="float")
+            short = await client.embeddings.create(model="e", input=[15339, 1917], dimensions=3)
+        first, second, third = (each.embedding for each in one.data)
+        assert first == third != second
+        assert first == pytest.approx(same.data[0].embedding)
+        assert hypot(*first) == pytest.approx(1)
+        assert [len(each.data[0].embedding) for each in (one, short)] == [1536, 3]
+        assert len(short.data) == 1
+        assert one.usage.total_tokens == 3
+
+    @pytest.mark.parametrize(
+        ("path", "body", "param"),
+        [
+            ("embeddings", b'{"model": "m"}', "input"),
+            ("embeddings", b'{"model": "m", "input": []}', "input"),
+            ("embeddings", b'{"model": "m", "input": "x", "dimensions": 0}', "dimensions"),
+            ("responses", b'{"input": "x"}', "model"),
+            ("responses", b'{"model": "m", "max_output_tokens": 0}', "max_output_tokens"),
+        ],
+    )
+    async def test_a_body_that_breaks_a_rule_is_told_which(
+        self, http: httpx2.AsyncClient, path: str, body: bytes, param: str
+    ) -> None:
+        answer = await http.post(f"/openai/v1/{path}", content=body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
 class TestRefusals:
     async def test_a_wrong_key_is_refused(self, demo: str) -> None:
         async with azure(demo, key="wrong") as by_header, v1(demo, key="wrong") as by_bearer:
@@ -198,7 +255,9 @@ class TestRefusals:
         ("method", "path"),
         [
             ("POST", "/openai/deployments/gpt-4/chat/completions"),  # no api-version
-            ("POST", "/openai/deployments/gpt-4/embeddings?api-version=1"),
+            ("POST", "/openai/deployments/gpt-4/embeddings"),
+            ("POST", "/openai/deployments/gpt-4/responses?api-version=1"),
+            ("POST", "/openai/responses"),
             ("POST", "/v1/chat/completions"),
             ("GET", "/openai/v1/chat/completions"),
         ],

@@ -1,23 +1,30 @@
-"""The gateway alone, in a small application, between the real SDK and a real upstream."""
+"""The gateway between the real SDK and a real upstream: chat completions, and what all operations share."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import UTC, datetime
 from socket import create_server
-from threading import Event, Thread
-from typing import Any, Final, Self
+from threading import Event
+from typing import Final
 
 import httpx2
 import openai
 import pytest
-import uvicorn
-from litestar import Litestar, Request, Response
-from litestar.di import Provide
-from litestar.exceptions import HTTPException
 from msgspec.structs import replace
-from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpx2Client
+from openai import AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
+from served_gateway import (
+    EVENTS,
+    HELLO,
+    JSON,
+    KEY,
+    NOON,
+    TOKEN,
+    ServedGateway,
+    ask,
+    error_of,
+    events_of,
+    post,
+)
 from upstream import (
     CutMidStream,
     EndWithoutDone,
@@ -28,126 +35,12 @@ from upstream import (
     ScriptedUpstream,
     Status,
     Stream,
-    block_until,
     wait_until,
 )
 
-from application.ports import LiveModel
-from domain.configuration import ModelConfig
-from domain.errors import LedgerError
-from domain.values import ModelId, Origin
-from infrastructure.client_pool import ClientPool
-from infrastructure.provider import KeyRing, Providers
-from infrastructure.retries import Backoff
-from web.gateway import BODY_LIMIT, GatewayController
-from web.openai_errors import openai_failure
+from web.gateway import BODY_LIMIT
 
-KEY: Final = "sk-the-providers-key"
-TOKEN: Final = "the-callers-token"
-HELLO: Final = [{"role": "user", "content": "hello"}]
-NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
-JSON: Final = {"content-type": "application/json"}
 DONE: Final = b"data: [DONE]\n\n"
-
-
-def answer_failure(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    return openai_failure(error)
-
-
-async def at_once(_: float) -> None:
-    await asyncio.sleep(0)
-
-
-class ServedGateway:
-    """The gateway on a free port, in a thread and loop of its own; its models are set from the test."""
-
-    def __init__(self, up: ScriptedUpstream) -> None:
-        self.up = up
-        ring = KeyRing({Origin(up.origin): KEY})
-        self.pool = ClientPool(Providers(ring, 3, Backoff(sleep=at_once)).connect)
-        self.bugs: list[Exception] = []
-        self.app = Litestar(
-            route_handlers=[GatewayController],
-            dependencies={"clients": Provide(lambda: self.pool, sync_to_thread=False)},
-            exception_handlers={
-                LedgerError: answer_failure,
-                HTTPException: answer_failure,
-                Exception: self._answer_bug,
-            },
-            on_startup=[self._know_loop],
-            on_shutdown=[self.pool.close],
-            logging_config=None,
-        )
-        self._loop: asyncio.AbstractEventLoop
-        self._version = 0
-
-    @property
-    def config(self) -> ModelConfig:
-        return ModelConfig(
-            name="A model",
-            max_tokens=4096,
-            supports_streaming=True,
-            supports_temperature=True,
-            azure_endpoint=self.up.origin,
-            api_version="2025-01-01-preview",
-            deployment="prod",
-        )
-
-    async def serve(self, configs: Mapping[str, ModelConfig] | None = None, **changes: Any) -> int:
-        """Serve these models from now on, or `gpt-4` with changes; answers the new version."""
-        self._version += 1
-        configs = configs if configs is not None else {"gpt-4": replace(self.config, **changes)}
-        wanted = {
-            ModelId(name): LiveModel(ModelId(name), config, self._version, 100 + self._version, NOON)
-            for name, config in configs.items()
-        }
-        change = asyncio.run_coroutine_threadsafe(self.pool.reconcile(wanted), self._loop)
-        await asyncio.wrap_future(change)
-        return self._version
-
-    def __enter__(self) -> Self:
-        listener = create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        config = uvicorn.Config(
-            self.app, loop="asyncio", log_config=None, log_level="critical", access_log=False, lifespan="on"
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = Thread(target=self._server.run, kwargs={"sockets": [listener]}, name="gateway")
-        self._thread.start()
-        block_until(lambda: self._server.started, within=5)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(timeout=5)
-        assert not self._thread.is_alive(), "the gateway does not stop"
-
-    def _answer_bug(self, _: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-        self.bugs.append(error)
-        return openai_failure(error)
-
-    async def _know_loop(self) -> None:
-        self._loop = asyncio.get_running_loop()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServedGateway]:
-    with ScriptedUpstream() as upstream, ServedGateway(upstream) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-async def gateway(server: ServedGateway) -> AsyncIterator[ServedGateway]:
-    server.up._requests.clear()
-    server.up._scripts.clear()
-    server.bugs.clear()
-    server.up.started = server.up.finished = server.up.aborted = 0
-    await server.serve()
-    yield server
-    await wait_until(lambda: server.up.live == 0 and server.pool.leases == 0, within=2)
-    await wait_until(lambda: server.pool.draining == 0, within=2)
-    assert server.up.unplayed == 0, "the test did not make the calls that it scripted"
-    assert server.bugs == []
 
 
 @pytest.fixture
@@ -156,36 +49,13 @@ def up(gateway: ServedGateway) -> ScriptedUpstream:
 
 
 @pytest.fixture
-async def sdk(gateway: ServedGateway) -> AsyncIterator[AsyncOpenAI]:
-    http = DefaultAsyncHttpx2Client(trust_env=False)
-    async with AsyncOpenAI(base_url=gateway.url, api_key=TOKEN, max_retries=0, http_client=http) as client:
-        yield client
+def sdk(gateway_sdk: AsyncOpenAI) -> AsyncOpenAI:
+    return gateway_sdk
 
 
 @pytest.fixture
-async def http(gateway: ServedGateway) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False, timeout=10) as client:
-        yield client
-
-
-async def ask(http: httpx2.AsyncClient, **fields: Any) -> httpx2.Response:
-    return await http.post("/chat/completions", json={"model": "gpt-4", "messages": HELLO, **fields})
-
-
-async def post(http: httpx2.AsyncClient, body: bytes, **headers: str) -> httpx2.Response:
-    return await http.post("/chat/completions", content=body, headers={**JSON, **headers})
-
-
-def error_of(response: httpx2.Response) -> dict[str, Any]:
-    assert response.headers["content-type"] == "application/json"
-    error = response.json()["error"]
-    assert error.keys() == {"message", "type", "param", "code"}
-    return dict(error)
-
-
-def events_of(response: httpx2.Response) -> list[Any]:
-    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
-    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+def http(gateway_http: httpx2.AsyncClient) -> httpx2.AsyncClient:
+    return gateway_http
 
 
 async def read(stream: AsyncStream[ChatCompletionChunk]) -> str:
@@ -290,7 +160,7 @@ class TestAnswers:
         self, up: ScriptedUpstream, http: httpx2.AsyncClient
     ) -> None:
         body = b': hi\r\n\r\ndata:{"choices":[{"finish_reason" : "stop"}],"x":1.50}\r\n\r\ndata:[DONE]'
-        up.script(Raw(200, {"content-type": "text/event-stream"}, body))
+        up.script(Raw(200, EVENTS, body))
         assert (await ask(http, stream=True)).content == body
 
     async def test_a_content_filters_finish_reason_is_passed_on(
@@ -641,9 +511,7 @@ class TestTruncation:
 
     async def test_half_a_line_is_not_passed_on(self, up: ScriptedUpstream, http: httpx2.AsyncClient) -> None:
         first = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
-        up.script(
-            Raw(200, {"content-type": "text/event-stream"}, first + b'data: {"choices":[{"finish_reason":"st')
-        )
+        up.script(Raw(200, EVENTS, first + b'data: {"choices":[{"finish_reason":"st'))
         chunk, error = events_of(await ask(http, stream=True))
         assert chunk["choices"][0]["delta"] == {"content": "a"}
         assert error["error"]["code"] == "provider_broken"
@@ -659,14 +527,14 @@ class TestTruncation:
         self, up: ScriptedUpstream, http: httpx2.AsyncClient
     ) -> None:
         body = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
-        up.script(Raw(200, {"content-type": "text/event-stream"}, body))
+        up.script(Raw(200, EVENTS, body))
         assert (await ask(http, stream=True)).content == body
 
     async def test_a_text_that_speaks_of_finish_reasons_is_no_end(
         self, up: ScriptedUpstream, http: httpx2.AsyncClient
     ) -> None:
         text = json.dumps({"choices": [{"delta": {"content": '"finish_reason": "stop" \ndata: [DONE]'}}]})
-        up.script(Raw(200, {"content-type": "text/event-stream"}, f"data: {text}\n\n".encode()))
+        up.script(Raw(200, EVENTS, f"data: {text}\n\n".encode()))
         assert "error" in events_of(await ask(http, stream=True))[-1]
 
     async def test_a_stream_that_outlasts_its_timeout_ends_with_an_error(
@@ -683,7 +551,7 @@ class TestTruncation:
 class TestTheCallerLeaves:
     async def left(self, gateway: ServedGateway, step: Stream | Hang, *, stream: bool) -> None:
         gateway.up.script(step)
-        async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+        async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False, verify=False) as http:
             asking = asyncio.create_task(ask(http, stream=stream))
             await wait_until(lambda: gateway.up.live == 1, within=2)
             asking.cancel()
@@ -763,10 +631,12 @@ class TestRefreshing:
             assert gateway.up.requests[-1].deployment == f"d{number}"
 
 
-def test_the_routes_are_in_the_published_contract(server: ServedGateway) -> None:
-    paths = server.app.openapi_schema.to_schema()["paths"]
+def test_the_routes_are_in_the_published_contract(gateway_server: ServedGateway) -> None:
+    paths = gateway_server.app.openapi_schema.to_schema()["paths"]
     assert {path for path in paths if path.startswith("/v1")} == {
         "/v1/models",
         "/v1/models/{model_id}",
         "/v1/chat/completions",
+        "/v1/embeddings",
+        "/v1/responses",
     }

@@ -32,19 +32,9 @@ from urllib.parse import parse_qsl
 import msgspec
 import uvicorn
 
-from web.demo_upstream import (
-    CLASSIC_PATH,
-    EVENT_STREAM,
-    JSON,
-    V1_PATH,
-    Answer,
-    Receive,
-    Scope,
-    Send,
-    response_start,
-    sse,
-    words,
-)
+from web.demo_answers import Answer, ChatAnswer, EmbeddingsAnswer, ResponseAnswer, sse, words
+from web.demo_requests import DemoOperation
+from web.demo_upstream import EVENT_STREAM, JSON, Receive, Scope, Send, response_start, route_of
 
 
 @dataclass(frozen=True)
@@ -85,6 +75,14 @@ class Raw:
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """Those bytes as a stream, one piece after the other; all after the first wait until `hold` is set."""
+
+    pieces: Sequence[bytes]
+    hold: Event
+
+
+@dataclass(frozen=True)
 class Hang:
     """Nothing at all until `release` is set, then the echo."""
 
@@ -107,14 +105,17 @@ class EndWithoutDone:
 
 @dataclass(frozen=True)
 class ErrorFrame:
-    """A stream that has an error in place of its next chunk, after so many, and ends there."""
+    """A stream that has an error in place of its next chunk, after so many, and ends there.
+
+    It has the shape that the operation gives to errors in streams.
+    """
 
     after: int = 3
 
 
 JSON_HEADERS: Final = {"content-type": JSON.decode()}
 
-Step = Reply | Stream | Status | Raw | Hang | CutMidStream | EndWithoutDone | ErrorFrame
+Step = Reply | Stream | Status | Raw | Pieces | Hang | CutMidStream | EndWithoutDone | ErrorFrame
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,31 @@ class RecordedRequest:
     @property
     def deployment(self) -> str:
         """From the path (classic) or the body's `model` (v1); empty if neither names one."""
-        classic = CLASSIC_PATH.fullmatch(self.path)
-        return classic[1] if classic else str(self.fields.get("model", ""))
+        route = route_of(self.path)
+        return (route and route.deployment) or str(self.fields.get("model", ""))
+
+    @property
+    def operation(self) -> DemoOperation:
+        """What is asked for; a chat on unknown paths."""
+        route = route_of(self.path)
+        return route.operation if route else "chat/completions"
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer is to come as a stream."""
+        return bool(self.fields.get("stream")) and self.operation != "embeddings"
+
+    def answer(self, pieces: Sequence[str]) -> Answer:
+        """An answer of those pieces to this request; all embeddings are of the whole text."""
+        match self.operation:
+            case "chat/completions":
+                return ChatAnswer(pieces)
+            case "responses":
+                return ResponseAnswer(pieces)
+            case "embeddings":
+                inputs = self.fields.get("input")
+                number = len(inputs) if isinstance(inputs, list) else 1
+                return EmbeddingsAnswer(["".join(pieces)] * number, dimensions=4)
 
     @property
     def key(self) -> str:
@@ -159,6 +183,8 @@ class ScriptedUpstream:
     def __init__(self) -> None:
         self.stream_chunks: int | None = None
         """How many content chunks the echo's streams have; None: one for each word."""
+        self.chunk_delay = 0.0
+        """Seconds between two of them, in a stream."""
         self.started = 0
         self.finished = 0
         self.aborted = 0
@@ -190,6 +216,12 @@ class ScriptedUpstream:
     def script(self, *steps: Step, deployment: str | None = None) -> None:
         """Append steps for the next calls: of that deployment, or (None) of all that have no script left."""
         self._scripts[deployment].extend(steps)
+
+    def forget(self) -> None:
+        """Have no script, no requests and counters at nought, for the next test; nothing may be live."""
+        self._requests.clear()
+        self._scripts.clear()
+        self.started = self.finished = self.aborted = 0
 
     def __enter__(self) -> Self:
         listener = create_server(("127.0.0.1", 0))
@@ -254,14 +286,16 @@ class ScriptedUpstream:
         for name in (request.deployment, None):
             if steps := self._scripts.get(name):
                 return steps.popleft()
-        if request.path == V1_PATH or CLASSIC_PATH.fullmatch(request.path):
+        if route_of(request.path):
             return self._echo(request)
         return Status(404)
 
     def _echo(self, request: RecordedRequest) -> Stream:
+        delay = self.chunk_delay if request.fields.get("stream") else 0
         if self.stream_chunks is None:
-            return Stream(words(request.echo()), delay=0)
-        return Stream([request.echo(), *(f" {n}" for n in range(2, self.stream_chunks + 1))], delay=0)
+            return Stream(words(request.echo()), delay)
+        rest = (f" {n}" for n in range(2, self.stream_chunks + 1))
+        return Stream([request.echo(), *rest], delay)
 
     async def _play(self, step: Step, request: RecordedRequest, send: Send) -> None:
         match step:
@@ -275,20 +309,19 @@ class ScriptedUpstream:
                 await _send_body(send, status, {**JSON_HEADERS, **headers}, content)
             case Raw(status, headers, body):
                 await _send_body(send, status, headers, body)
+            case Pieces(pieces, hold):
+                await _send_pieces(send, pieces, hold)
             case Hang(release):
                 await _is_set(release)
                 await _send_chunks(send, request, self._echo(request))
-            case CutMidStream(after) if request.fields.get("stream"):
-                await _begin_stream(send, after)  # no last message: the server closes the connection
-            case CutMidStream():
-                await _send_half(send, Answer(words(request.echo())).whole())
+            case CutMidStream(after):
+                await _cut(send, request, after)
             case EndWithoutDone(after):
-                await _begin_stream(send, after)
+                await _begin_stream(send, request, after)
                 await send({"type": "http.response.body", "body": b""})
             case ErrorFrame(after):
-                await _begin_stream(send, after)
-                frame = {"message": "The server had an error.", "type": "server_error", "code": None}
-                await send({"type": "http.response.body", "body": sse({"error": frame})})
+                await _begin_stream(send, request, after)
+                await send({"type": "http.response.body", "body": _error_event(request)})
 
 
 async def _record(scope: Scope, receive: Receive) -> RecordedRequest:
@@ -319,8 +352,8 @@ async def _client_leaves(receive: Receive) -> None:
 
 
 async def _send_chunks(send: Send, request: RecordedRequest, step: Stream) -> None:
-    answer = Answer(step.chunks)
-    if not request.fields.get("stream"):
+    answer = request.answer(step.chunks)
+    if not request.stream:
         async for _ in _paced(step):
             pass
         await _send_body(send, 200, JSON_HEADERS, answer.whole())
@@ -328,7 +361,7 @@ async def _send_chunks(send: Send, request: RecordedRequest, step: Stream) -> No
     options = request.fields.get("stream_options")
     events = answer.events(include_usage=isinstance(options, dict) and options.get("include_usage") is True)
     await send(response_start(200, EVENT_STREAM))
-    await _send_events(send, islice(events, 1))  # the role
+    await _send_events(send, islice(events, 1))  # the opening
     async for _ in _paced(step):
         await _send_events(send, islice(events, 1))
     await _send_events(send, events)
@@ -344,10 +377,27 @@ async def _paced(step: Stream) -> AsyncIterator[str]:
             await _is_set(step.hold)
 
 
-async def _begin_stream(send: Send, chunks: int) -> None:
+async def _begin_stream(send: Send, request: RecordedRequest, chunks: int) -> None:
     pieces = [f"chunk {number} " for number in range(1, chunks + 1)]
     await send(response_start(200, EVENT_STREAM))
-    await _send_events(send, islice(Answer(pieces).events(), 1 + chunks))
+    await _send_events(send, islice(request.answer(pieces).events(), 1 + chunks))
+
+
+async def _cut(send: Send, request: RecordedRequest, after: int) -> None:
+    # No last message: the server closes the connection.
+    if request.stream:
+        await _begin_stream(send, request, after)
+        return
+    body = request.answer(words(request.echo())).whole()
+    await send(response_start(200, JSON, (b"content-length", b"%d" % len(body))))
+    await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+
+
+def _error_event(request: RecordedRequest) -> bytes:
+    error = {"message": "The server had an error.", "code": None}
+    if request.operation == "responses":
+        return b"event: error\n" + sse({"type": "error", "sequence_number": 99, "param": None, **error})
+    return sse({"error": {**error, "type": "server_error"}})
 
 
 async def _send_events(send: Send, events: Iterator[bytes]) -> None:
@@ -362,9 +412,13 @@ async def _send_body(send: Send, status: int, headers: Mapping[str, str], body: 
     await send({"type": "http.response.body", "body": body})
 
 
-async def _send_half(send: Send, body: bytes) -> None:
-    await send(response_start(200, JSON, (b"content-length", b"%d" % len(body))))
-    await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+async def _send_pieces(send: Send, pieces: Sequence[bytes], hold: Event) -> None:
+    await send(response_start(200, EVENT_STREAM))
+    for number, piece in enumerate(pieces):
+        if number:
+            await _is_set(hold)
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _is_set(event: Event) -> None:
