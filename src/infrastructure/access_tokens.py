@@ -8,6 +8,7 @@ from typing import Final
 
 from application.ports import Caller
 from domain.access import Role
+from domain.errors import StoreUnavailable
 from domain.values import Actor
 from infrastructure.database import READ_TIMEOUT, Connection
 
@@ -30,19 +31,37 @@ class AccessTokens:
     """The tokens as of the follower's last round; see `Authenticator`."""
 
     def __init__(self) -> None:
-        self._callers: Mapping[bytes, Caller] = {}
+        self.callers: Mapping[bytes, Caller] | None = None
+        """By digest; None while nothing is known of them."""
 
     def authenticate(self, token: str) -> Caller | None:
         """See `Authenticator.authenticate`."""
-        return self._callers.get(digest(token))
+        if self.callers is None:
+            raise StoreUnavailable("database_unavailable", "the database does not answer; try again")
+        return self.callers.get(digest(token))
 
     async def read(self, connection: Connection) -> None:
         """Take over the table; a token that is gone from it is revoked here from now on."""
         rows = await connection.fetch(TOKENS, timeout=READ_TIMEOUT)
-        self._callers = {
-            row["hash"]: Caller(Actor(f"token:{row['id']}", row["name"], "token"), Role(row["role"]))
-            for row in rows
-        }
+        self.callers = {row["hash"]: _caller(row["id"], row["name"], Role(row["role"])) for row in rows}
+
+    def recall(self, callers: Mapping[bytes, Caller], administrator: bytes | None) -> None:
+        """Do with what was saved until the table can be read; what was read of it stays.
+
+        `administrator` is the digest of the token that the environment gives: it wins over the saved one,
+        as at every start.
+        """
+        if self.callers is not None:
+            return
+        if administrator is not None:
+            known = _caller(ADMINISTRATOR, ADMINISTRATOR, Role.ADMINISTRATOR)
+            others = {digest: each for digest, each in callers.items() if each.actor.id != known.actor.id}
+            callers = {**others, administrator: known}
+        self.callers = callers
+
+    def forget(self) -> None:
+        """Know nothing of them any more."""
+        self.callers = None
 
 
 async def ensure_administrator(connection: Connection, token: str | None) -> str | None:
@@ -62,3 +81,7 @@ async def ensure_administrator(connection: Connection, token: str | None) -> str
 def digest(token: str) -> bytes:
     """What is stored of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _caller(token_id: str, name: str, role: Role) -> Caller:
+    return Caller(Actor(f"token:{token_id}", name, "token"), role)

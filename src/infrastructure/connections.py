@@ -13,7 +13,7 @@ import ssl
 from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -39,6 +39,9 @@ SILENCE: Final = 15.0
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
+T = TypeVar("T")
+
+
 class Unreachable(Exception):
     """No connection came about, so nothing was sent."""
 
@@ -58,6 +61,11 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._raw[name.lower().encode("latin-1")].decode("latin-1")
+
+    def get(self, name: str, default: T = None) -> str | T:  # type: ignore[assignment]
+        """As inherited, without the exception that every missing header would cost there."""
+        value = self._raw.get(name.lower().encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._raw)

@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from domain.errors import StoreUnavailable
 from infrastructure import roles, schema
+from infrastructure.preparation import Preparation
 from infrastructure.schema import MIGRATIONS, REVISIONS, VERSION_TABLE
 
 # Generic for the type checker only.
@@ -35,20 +36,17 @@ COMMAND_TIMEOUT: Final = 5.0
 MIGRATION_TIMEOUT: Final = 600.0
 """Seconds that one statement of a migration may take."""
 
-LOST: Final = (
-    OSError,
-    TimeoutError,
+AWAY: Final = (
+    OSError,  # timeouts and broken TLS among them
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # a connection whose server died, used once more
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
-    asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    ssl.SSLError,
 )
-"""What a database that is away looks like."""
+"""What passes without anybody changing a setting."""
+LOST: Final = (*AWAY, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+"""What a database that is away looks like to a service that has used it before."""
 UNUSABLE: Final = (*LOST, ValueError, asyncpg.PostgresError, DBAPIError, StoreUnavailable)
 """What may end a start, along with bugs."""
 
@@ -57,11 +55,21 @@ class DatabaseUnusable(Exception):
     """The database cannot serve this release; the message says why and what to do."""
 
 
+class DatabaseAway(DatabaseUnusable):
+    """It cannot be reached now. Nothing says that it could not serve."""
+
+
+class NotPrepared(OSError):
+    """Nobody has looked yet whether the database fits; to its users it is away, see `LOST`."""
+
+
 class Database(Struct, frozen=True):
     """Where the service's connections go, and the role that they take there (None: the login's own)."""
 
     url: str
     role: str | None = None
+    preparation: Preparation | None = None
+    """What a start that found it away still has to do; no connection is made before."""
 
     def __repr__(self) -> str:
         """Without the address, which may carry a password."""
@@ -74,6 +82,11 @@ class Database(Struct, frozen=True):
             OSError, asyncpg.PostgresError: see `LOST`.
             ValueError: the address is none; its text may hold a part of the password.
         """
+        role = self.role
+        if self.preparation is not None:
+            if not self.preparation.done:
+                raise NotPrepared("the database was not prepared yet")
+            role = roles.APP_ROLE if self.preparation.lesser else None
         return await asyncpg.connect(
             self.url,
             timeout=CONNECT_TIMEOUT,
@@ -82,7 +95,7 @@ class Database(Struct, frozen=True):
                 "application_name": "model-ledger",
                 # Whatever the database's own default: an append must see what was committed before it.
                 "default_transaction_isolation": "read committed",
-                **({"role": self.role} if self.role else {}),
+                **({"role": role} if role else {}),
             },
         )
 
@@ -111,7 +124,8 @@ class Database(Struct, frozen=True):
         Any number of processes may do so at once; one of them works, the others wait.
 
         Raises:
-            DatabaseUnusable: too old, not UTF8, out of reach, or not ours to migrate.
+            DatabaseAway: out of reach.
+            DatabaseUnusable: too old, not UTF8, or not ours to migrate.
         """
         service, owner = cls(url), cls(owner_url or url)
         with start_errors():
@@ -264,6 +278,13 @@ def _unusable(error: Exception) -> DatabaseUnusable | None:
     """What hinders the start, in words for whoever gave the address; None for a bug of ours."""
     if isinstance(error, DBAPIError):
         error = getattr(error.orig, "__cause__", None) or error
+    message = _in_words(error)
+    if message is None:
+        return None
+    return DatabaseAway(message) if _is_away(error) else DatabaseUnusable(message)
+
+
+def _in_words(error: Exception) -> str | None:
     message: str | None = None
     match error:
         case asyncpg.InsufficientPrivilegeError():
@@ -279,6 +300,8 @@ def _unusable(error: Exception) -> DatabaseUnusable | None:
             message = str(error)
         case TimeoutError():
             message = f"the database cannot be reached: no answer within {CONNECT_TIMEOUT:g} s"
+        case ssl.SSLCertVerificationError():
+            message = f"the database's certificate is not trusted: {error.verify_message}"
         case ValueError():  # asyncpg's complaints about an address are some
             message = (
                 "the database cannot be reached: its address is not understood (special characters in its "
@@ -288,4 +311,11 @@ def _unusable(error: Exception) -> DatabaseUnusable | None:
             message = f"the database cannot be reached: {error}"
         case _:
             pass
-    return DatabaseUnusable(message) if message else None
+    return message
+
+
+def _is_away(error: Exception) -> bool:
+    if isinstance(error, StoreUnavailable):
+        return error.code != "ledger_busy"
+    # Addresses that are not understood and certificates that are not trusted are values that are wrong.
+    return isinstance(error, AWAY) and not isinstance(error, ValueError)

@@ -5,7 +5,8 @@
       └── back off ◄── anything fails: the connection, a gap, a hash that does not fit
 
 A notification is a doorbell: it carries nothing that is relied on, so that a lost, doubled or late one
-cannot matter. Starting and catching up after an outage are one code path.
+cannot matter. Starting and catching up after an outage are one code path. Until the database is reached for
+the first time something else may stand in for it; the ledger is then read anew, whatever that was.
 """
 
 import asyncio
@@ -13,12 +14,13 @@ import contextlib
 import logging
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, Literal
 
 import asyncpg
 
-from infrastructure.database import LOST, READ_TIMEOUT, Connection, Database
+from infrastructure.database import LOST, READ_TIMEOUT, Connection, Database, NotPrepared
 from infrastructure.live import Fold, LedgerMoved, Live, snapshot
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ AFTER: Final = """
 
 Subscriber = Callable[[Live], Awaitable[None]]
 Reader = Callable[[Connection], Awaitable[None]]
+StandIn = Callable[[], Live | None]
+"""What to serve while the database was never reached; asked again after each try, None for nothing."""
 
 Place = tuple[int, int]
 
@@ -49,30 +53,39 @@ class Follower:
     """Keeps `live` at the newest committed state, and tells its subscribers, in order, of each new one."""
 
     def __init__(
-        self, database: Database, subscribers: Sequence[Subscriber], readers: Sequence[Reader] = ()
+        self,
+        database: Database,
+        subscribers: Sequence[Subscriber],
+        readers: Sequence[Reader] = (),
+        stand_in: StandIn = lambda: None,
     ) -> None:
         """`readers` read what else a worker must know, at each round and in the same connection."""
         self._database = database
         self._subscribers = subscribers
         self._readers = readers
+        self._stand_in = stand_in
         self._doorbell = asyncio.Event()
         self._moved = asyncio.Condition()
         self._nonce = ""
         self._lost_place = False
         self._history = 0
         self.live: Live | None = None
+        self.reached = False
+        """Whether `live` is the ledger's own state, and no stand-in's."""
         self.connected = False
+        self.current_at: float | None = None
+        """When `live` was last known to be the newest, by `time.monotonic`; None if it never was."""
         self.mode: Literal["listening", "polling"] = "polling"
         """`polling` where notifications do not come through, as behind a transaction pooler."""
 
     @property
     def position(self) -> int:
-        """The last position that the subscribers know; 0 before the first snapshot."""
+        """The last position that the subscribers know; 0 while there is none."""
         return self.live.position if self.live else 0
 
     @property
     def place(self) -> Place:
-        """The history that is followed, counted from 1 at each snapshot, and the position in it."""
+        """The history that is followed, counted from 1 at each snapshot or stand-in, and the position."""
         return self._history, self.position
 
     async def moved(self, place: Place) -> Place:
@@ -82,7 +95,7 @@ class Follower:
             return self.place
 
     async def started(self) -> None:
-        """Wait for the first snapshot."""
+        """Wait for the first snapshot, or for what stands in for it."""
         async with self._moved:
             await self._moved.wait_for(lambda: self.live is not None)
 
@@ -95,17 +108,22 @@ class Follower:
                     await self._start(connection)
                     failures = 0
                     await self._follow(connection)
+            except NotPrepared:
+                failures = 1  # the next look costs nothing and is to come soon
             except LedgerMoved as error:
                 logger.warning("%s; reading the ledger anew", error)
                 self._lost_place = True
             except (*LOST, asyncpg.PostgresError) as error:
-                logger.warning("the follower lost the database (%s); trying again", type(error).__name__)
+                if not failures:  # once, however long it takes
+                    logger.warning("the follower lost the database (%s); trying again", type(error).__name__)
             except Exception:
                 # A bug; but a worker that follows no more would serve the past for ever.
                 logger.exception("the follower failed; reading the ledger anew")
                 self._lost_place = True
             finally:
                 self.connected = False
+            if not self.reached:
+                await self._make_do()
             failures += 1
             await asyncio.sleep(pause(failures))
 
@@ -132,12 +150,24 @@ class Follower:
         """Take a snapshot, unless the place in the ledger's history is known; then read on from there."""
         await self._read(connection)
         if self.live is None or self._lost_place:
+            looked_at = time.monotonic()
             live = await snapshot(connection)
             self._history += 1
             await self._publish(live)
-            self._lost_place = False
+            self._lost_place, self.reached, self.current_at = False, True, looked_at
         await self._catch_up(connection)
         self.connected = True
+
+    async def _make_do(self) -> None:
+        """Take what stands in for the ledger, or give it up."""
+        try:
+            live = self._stand_in()
+            if live is not self.live:
+                self._history += 1
+                self._lost_place = True
+                await self._publish(live)
+        except Exception:
+            logger.exception("what stands in for the ledger cannot be served")
 
     async def _follow(self, connection: Connection) -> None:
         while True:
@@ -165,15 +195,17 @@ class Follower:
             if rows[0]["position"] is None:
                 if (rows[0]["head_position"], rows[0]["head_hash"]) != (live.position, live.hash):
                     raise LedgerMoved("the ledger ends where it did not end before")
+                self.current_at = time.monotonic()
                 return
             fold = Fold(live)
             for row in rows:
                 fold.follow(row)
             await self._publish(fold.live())
 
-    async def _publish(self, live: Live) -> None:
-        for subscriber in self._subscribers:
-            await subscriber(live)
+    async def _publish(self, live: Live | None) -> None:
+        if live is not None:
+            for subscriber in self._subscribers:
+                await subscriber(live)
         async with self._moved:
             self.live = live
             self._moved.notify_all()

@@ -19,10 +19,14 @@ async def demo_origin(connection: Connection) -> Origin | None:
     return None if value is None else Origin(msgspec.json.decode(value, type=str))
 
 
-async def choose_demo_origin(connection: Connection) -> Origin:
-    """The demo upstream's address: a free port of loopback, chosen once and kept."""
+async def choose_demo_origin(connection: Connection, wanted: Origin | None = None) -> Origin:
+    """The demo upstream's address: the wanted one or a free port of loopback, chosen once and kept."""
+    origin = wanted or _free_origin()
+    await connection.execute(KEEP, DEMO_ORIGIN, msgspec.json.encode(origin).decode())
+    return await demo_origin(connection) or origin
+
+
+def _free_origin() -> Origin:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        origin = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    await connection.execute(KEEP, DEMO_ORIGIN, msgspec.json.encode(origin).decode())
-    return await demo_origin(connection) or Origin(origin)
+        return Origin(f"http://127.0.0.1:{probe.getsockname()[1]}")

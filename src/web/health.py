@@ -9,15 +9,19 @@ from msgspec import Struct
 
 from domain.access import Permission
 
+Status = Literal["ready", "degraded", "starting", "stopping"]
+
 
 class Readiness(Struct, frozen=True):
-    """`ready`, `degraded` (it serves, and says what is not well), or `starting` (503)."""
+    """`ready`, `degraded` (it serves, and says what is not well), `starting` or `stopping` (503)."""
 
-    status: Literal["ready", "degraded", "starting"]
+    status: Status
     position: int
     """The last position of the ledger that this worker serves."""
     follower: Literal["listening", "polling", "disconnected"]
     degraded: list[str]
+    snapshot_age: int | None
+    """Seconds since the local snapshot that is served was the ledger's state; null once that was read."""
 
 
 Health = Callable[[], Readiness]
@@ -37,5 +41,5 @@ class HealthController(Controller):
     async def readyz(self, health: NamedDependency[Health]) -> Response[Readiness]:
         """Whether calls are served, and what is degraded."""
         readiness = health()
-        status = 503 if readiness.status == "starting" else 200
+        status = 503 if readiness.status in {"starting", "stopping"} else 200
         return Response(readiness, status_code=status, headers={"Cache-Control": "no-store"})

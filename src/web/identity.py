@@ -1,6 +1,7 @@
 """Who asks, whether they may, and what is noted of a change: one authenticator, one authoriser."""
 
 import re
+from collections.abc import Collection
 from typing import Any, Final
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -13,7 +14,7 @@ from litestar.params import QueryParameter
 from litestar.types import Message, Scope
 from msgspec import Struct
 from msgspec.structs import replace
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from application.ledger import Condition, Ledger, Prepare
 from application.patch import PatchModel
@@ -25,6 +26,7 @@ from domain.default import SetDefault
 from domain.errors import InvalidInput, PreconditionFailed, PreconditionRequired, Problem
 from domain.values import parse_reason
 from web.bodies import pointer
+from web.local_callers import is_local
 from web.preconditions import read_condition, read_idempotency
 from web.stale import explain
 
@@ -39,8 +41,10 @@ Connection = ASGIConnection[Any, Any, Any, Any]
 class Gate:
     """The guard of the whole application: it asks each route for its permission, and denies by default."""
 
-    def __init__(self, tokens: Authenticator) -> None:
+    def __init__(self, tokens: Authenticator, open_to_local: Collection[Permission] = ()) -> None:
+        """What is open to programs of this machine needs no token from them."""
         self._tokens = tokens
+        self._open_to_local = open_to_local
 
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
         """Let the caller through, and note who it is.
@@ -52,7 +56,7 @@ class Gate:
                 not have or that stand twice.
         """
         permission = handler.opt.get("permission")
-        if permission is Permission.PUBLIC:
+        if permission is Permission.PUBLIC or (permission in self._open_to_local and is_local(connection)):
             return
         caller = self._authenticate(connection)
         if permission is None or permission not in PERMISSIONS.get(caller.role, frozenset()):

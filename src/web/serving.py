@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from web.main import Prepared, database_urls, keep_demo, prepare
+from web.main import Prepared, database_urls, keep_beside, prepare, prepare_later
 from web.settings import Settings
 from web.workers import keep_workers, work
 
@@ -28,7 +28,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     with contextlib.suppress(KeyboardInterrupt), ExitStack() as stack:
         url, owner_url, data = database_urls(settings, stack, create=True)
         prepared = asyncio.run(prepare(settings, url, owner_url))
-        stack.enter_context(_beside(prepared, _announcement(settings, prepared, data), listener))
+        stack.enter_context(_beside(settings, prepared, data, listener))
         if settings.workers == 1:
             work(prepared.worker, listener)
         else:
@@ -36,15 +36,22 @@ def serve(settings: Settings, listener: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def _beside(prepared: Prepared, announcement: str, listener: socket.socket) -> Iterator[None]:
-    """Keep the demo upstream in a thread of its own, and say when the service is ready."""
+def _beside(
+    settings: Settings, prepared: Prepared, data: Path | None, listener: socket.socket
+) -> Iterator[None]:
+    """Do all but serve, in a thread of its own, and say when the service is ready."""
+    announcement = _Announcement(settings, data, prepared.new_token)
     loop = asyncio.new_event_loop()
-    task = loop.create_task(_keep(prepared, announcement, listener))
+    task = loop.create_task(_keep(prepared, announcement, *listener.getsockname()[:2]))
 
     def work() -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(task)
-        loop.close()
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                loop.run_until_complete(task)
+        finally:
+            loop.close()
+            if announcement.new_token:  # nobody would see it again, however early the start ends
+                announcement.make()
 
     thread = threading.Thread(target=work, name="supervisor")
     thread.start()
@@ -57,23 +64,20 @@ def _beside(prepared: Prepared, announcement: str, listener: socket.socket) -> I
             thread.join(1)
 
 
-async def _keep(prepared: Prepared, announcement: str, listener: socket.socket) -> None:
+async def _keep(prepared: Prepared, announcement: "_Announcement", host: str, port: int) -> None:
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(keep_demo(prepared))
-        tasks.create_task(_announce(prepared, announcement, listener))
+        tasks.create_task(keep_beside(prepared))
+        tasks.create_task(_announce(announcement, host, port))
+        if token := await prepare_later(prepared):  # the database is another one than that of the snapshot
+            announcement.new_token = token
+            announcement.make()
 
 
-async def _announce(prepared: Prepared, announcement: str, listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
+async def _announce(announcement: "_Announcement", host: str, port: int) -> None:
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    ready = False
-    try:
-        while not (ready := await _answers(reachable, port)):  # noqa: ASYNC110 - as of another process
-            await asyncio.sleep(0.02)
-    finally:
-        if ready or prepared.new_token:  # which nobody would see again, however early the start ends
-            sys.stdout.write(announcement + "\n")
-            sys.stdout.flush()
+    while not await _answers(reachable, port):  # noqa: ASYNC110 - as of another process
+        await asyncio.sleep(0.02)
+    announcement.make()
 
 
 async def _answers(host: str, port: int) -> bool:
@@ -90,16 +94,28 @@ async def _answers(host: str, port: int) -> bool:
         writer.close()
 
 
-def _announcement(settings: Settings, prepared: Prepared, data: Path | None) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    if prepared.new_token is not None:
-        sign_in = f"sign in with this administrator token, shown only now: {prepared.new_token}"
-    elif settings.admin_token is not None:
-        sign_in = "sign in with the token in MODEL_LEDGER_ADMIN_TOKEN"
-    else:
-        sign_in = (
-            "sign in with the administrator token of the first start "
-            "(lost? start once with a new MODEL_LEDGER_ADMIN_TOKEN)"
-        )
-    where = f"data in {data}" if data else "data in the database of DATABASE_URL"
-    return f"Model Ledger is at http://{host}:{settings.port}, {where}; {sign_in}"
+class _Announcement:
+    """The line that tells where the service is, and how to sign in."""
+
+    def __init__(self, settings: Settings, data: Path | None, new_token: str | None) -> None:
+        self._settings = settings
+        self._data = data
+        self.new_token = new_token
+        """The administrator's token, if it was made just now and nobody was told."""
+
+    def make(self) -> None:
+        settings, data, new_token = self._settings, self._data, self.new_token
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        if new_token is not None:
+            sign_in = f"sign in with this administrator token, shown only now: {new_token}"
+        elif settings.admin_token is not None:
+            sign_in = "sign in with the token in MODEL_LEDGER_ADMIN_TOKEN"
+        else:
+            sign_in = (
+                "sign in with the administrator token of the first start "
+                "(lost? start once with a new MODEL_LEDGER_ADMIN_TOKEN)"
+            )
+        where = f"data in {data}" if data else "data in the database of DATABASE_URL"
+        sys.stdout.write(f"Model Ledger is at http://{host}:{settings.port}, {where}; {sign_in}\n")
+        sys.stdout.flush()
+        self.new_token = None

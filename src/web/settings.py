@@ -7,6 +7,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from domain.values import Endpoint, Origin, parse_endpoint
+from web.extras import is_installed
+from web.telemetry_settings import Telemetry, read_telemetry, telemetry_problems
 
 Text = Annotated[str, Meta(min_length=1)]
 PRINTABLE: Final = r"^[\x21-\x7e]+$"
@@ -35,6 +37,10 @@ ALLOWED: Final[Mapping[str, tuple[str, str]]] = {
         "at least 32 and at most 500 printable ASCII characters, without spaces",
     ),
     "azure_api_key": ("AZURE_OPENAI_API_KEY", "a key of printable ASCII characters"),
+    "entra_scope": (
+        "MODEL_LEDGER_ENTRA_SCOPE",
+        "a scope such as https://cognitiveservices.azure.com/.default, instead of AZURE_OPENAI_API_KEY",
+    ),
     "azure_endpoint": ("AZURE_OPENAI_ENDPOINT", "an address such as https://name.openai.azure.com"),
     "azure_deployment": (
         "AZURE_OPENAI_DEPLOYMENT_NAME",
@@ -47,10 +53,18 @@ ALLOWED: Final[Mapping[str, tuple[str, str]]] = {
         "origins such as https://name.openai.azure.com, separated by commas",
     ),
     "require_if_match": ("MODEL_LEDGER_REQUIRE_IF_MATCH", "true or false"),
+    "local_metrics": ("MODEL_LEDGER_LOCAL_METRICS", "true or false"),
+    "snapshot_hours": (
+        "MODEL_LEDGER_SNAPSHOT_HOURS",
+        "a number of hours from 0 to 8760; 0 keeps no local snapshot",
+    ),
+    "stop_delay": ("MODEL_LEDGER_STOP_DELAY_SECONDS", "a number of seconds from 0 to 300"),
+    "drain": ("MODEL_LEDGER_DRAIN_SECONDS", "a number of seconds from 0 to 3600"),
+    "usage_days": ("MODEL_LEDGER_USAGE_DAYS", "a number of days from 0 to 3650"),
 }
 """By field: its variable, and what it may be."""
 
-SECRET_PREFIXES: Final = ("AZURE_OPENAI_", "OPENAI_", "MODEL_LEDGER_")
+SECRET_PREFIXES: Final = ("AZURE_OPENAI_", "OPENAI_", "MODEL_LEDGER_", "OTEL_")
 """Variables that neither the process nor its children keep; the SDK would send some of them out."""
 KEPT: Final = "MODEL_LEDGER_PG_BIN"
 """No secret, and read only when the embedded database starts."""
@@ -76,6 +90,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     owner_database_url: Annotated[str, Meta(pattern=DATABASE_URL)] | None = None
     admin_token: Annotated[str, Meta(min_length=32, max_length=500, pattern=PRINTABLE)] | None = None
     azure_api_key: Annotated[str, Meta(max_length=500, pattern=PRINTABLE)] | None = None
+    entra_scope: Annotated[str, Meta(max_length=500, pattern=PRINTABLE)] | None = None
+    """Set, tokens of Entra ID stand where the key would."""
     azure_endpoint: Text | None = None
     azure_deployment: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")] | None = None
     azure_api_version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = (
@@ -84,6 +100,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     o_series_max_retries: Annotated[int, Meta(ge=0, le=10)] = 3
     key_origins: str = ""
     require_if_match: bool = False
+    local_metrics: bool = False
+    """Whether programs of this machine read the metrics without a token."""
+    snapshot_hours: Annotated[int, Meta(ge=0, le=8_760)] = 24
+    stop_delay: Annotated[int, Meta(ge=0, le=300)] = 0
+    drain: Annotated[int, Meta(ge=0, le=3_600)] = 20
+    usage_days: Annotated[int, Meta(ge=0, le=3_650)] = 30
+    telemetry: Telemetry = Telemetry()
+    """From OpenTelemetry's own variables."""
 
     def __repr__(self) -> str:
         """The settings that are no secret."""
@@ -111,8 +135,12 @@ class Settings(Struct, frozen=True, kw_only=True):
                 except msgspec.ValidationError:
                     problems.append(_not_allowed(info.name))
         if not problems:
-            settings = cls(**values)
-            problems = [*_address_problems(settings), *_together_problems(settings)]
+            settings = cls(**values, telemetry=read_telemetry(environ))
+            problems = [
+                *_address_problems(settings),
+                *_together_problems(settings),
+                *telemetry_problems(settings.telemetry),
+            ]
         if problems:
             raise SettingsError(problems)
         return settings
@@ -154,13 +182,16 @@ def _address_problems(settings: Settings) -> list[str]:
 
 def _together_problems(settings: Settings) -> list[str]:
     problems = []
-    azure = ("azure_api_key", "azure_endpoint", "azure_deployment")
+    if settings.entra_scope and settings.azure_api_key:
+        problems.append(_not_allowed("entra_scope"))
+    if settings.entra_scope and not is_installed("azure.identity"):
+        problems.append("MODEL_LEDGER_ENTRA_SCOPE: needs the extra `entra`, which is not installed")
+    key = "entra_scope" if settings.entra_scope else "azure_api_key"
+    azure = (key, "azure_endpoint", "azure_deployment")
     missing = [ALLOWED[field][0] for field in azure if getattr(settings, field) is None]
     if 0 < len(missing) < len(azure):
         given = [ALLOWED[field][0] for field in azure if getattr(settings, field) is not None]
-        belong = (
-            "AZURE_OPENAI_API_KEY, AZURE_OPENAI_ENDPOINT and AZURE_OPENAI_DEPLOYMENT_NAME belong together"
-        )
+        belong = f"{ALLOWED[key][0]}, AZURE_OPENAI_ENDPOINT and AZURE_OPENAI_DEPLOYMENT_NAME belong together"
         problems.append(f"{belong}: {', '.join(given)} given, {', '.join(missing)} missing")
     if settings.owner_database_url and not settings.database_url:
         problems.append(_not_allowed("owner_database_url"))

@@ -24,12 +24,15 @@ import uvicorn
 
 from web.listening import BACKLOG
 from web.main import Worker, create_app
+from web.stopping import Patience
 
 logger = logging.getLogger(__name__)
 
 STOP: Final = (signal.SIGINT, signal.SIGTERM)
-GRACE: Final = 20
-"""Seconds that answers under way have after the signal to stop."""
+LAST_WORD: Final = 1
+"""Seconds that calls which are ended have to tell their callers."""
+LONGEST_END: Final = 5.0
+"""Seconds that a worker may take to end after that."""
 LOOK: Final = 0.2
 """Seconds between looks at what a signal asks for."""
 PAUSE: Final = 0.5
@@ -43,18 +46,18 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-def work(worker: Worker, listener: socket.socket) -> None:
-    """Serve, until SIGINT or SIGTERM; answers under way are finished."""
+def work(worker: Worker, listener: socket.socket, number: int = 0) -> None:
+    """Serve, until SIGINT or SIGTERM; see `web.stopping`. Workers are numbered from 0."""
     log_to_stderr()
     config = uvicorn.Config(
-        partial(create_app, worker),
+        partial(create_app, worker, number),
         factory=True,
         interface="asgi3",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE,
+        timeout_graceful_shutdown=worker.patience.drain + LAST_WORD,
         timeout_keep_alive=75,
         backlog=BACKLOG,
     )
@@ -63,26 +66,30 @@ def work(worker: Worker, listener: socket.socket) -> None:
 
 def keep_workers(number: int, worker: Worker, listener: socket.socket) -> None:
     """Keep that many processes working until an exception, such as a signal's, ends them all."""
-    processes: list[SpawnProcess] = []
+    processes: dict[int, SpawnProcess] = {}
     resource_tracker.ensure_running()  # when it starts with a process, it unblocks what `_undisturbed` blocks
     try:
         while True:
-            for each in [each for each in processes if not each.is_alive()]:
-                _tell_end(each)
-                processes.remove(each)
-            while len(processes) < number:
-                with _undisturbed():
-                    processes.append(_start(worker, listener))
+            for each in [each for each, process in processes.items() if not process.is_alive()]:
+                _tell_end(processes.pop(each))
+                if worker.metrics is not None:
+                    worker.metrics.forget(each)
+            for each in range(number):
+                if each not in processes:
+                    with _undisturbed():
+                        processes[each] = _start(worker, listener, each)
             # Never for long: a signal that another thread takes wakes nobody here.
-            if wait([each.sentinel for each in processes], timeout=LOOK):
+            if wait([process.sentinel for process in processes.values()], timeout=LOOK):
                 time.sleep(PAUSE)
     finally:
-        _end(processes)
+        _end([*processes.values()], worker.patience, listener)
 
 
-def _start(worker: Worker, listener: socket.socket) -> SpawnProcess:
+def _start(worker: Worker, listener: socket.socket, number: int) -> SpawnProcess:
     # A daemon, which multiprocessing ends if nobody else does.
-    process = multiprocessing.get_context("spawn").Process(target=work, args=(worker, listener), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(
+        target=work, args=(worker, listener, number), daemon=True
+    )
     process.start()
     return process
 
@@ -114,14 +121,26 @@ def _tell_end(process: SpawnProcess) -> None:
     logger.warning("worker %s ended with status %s and is replaced", process.pid, process.exitcode)
 
 
-def _end(processes: list[SpawnProcess]) -> None:
+def _end(processes: list[SpawnProcess], patience: Patience, listener: socket.socket) -> None:
     try:
         for process in processes:
             process.terminate()
-        while any(process.is_alive() for process in processes):
-            wait([process.sentinel for process in processes if process.is_alive()], timeout=LOOK)
-    except KeyboardInterrupt:  # once more: no patience
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.join()
+        _join(processes, patience.delay)
+        listener.close()  # else connections would still be made, which nobody accepts any more
+        _join(processes, patience.drain + LAST_WORD + LONGEST_END)
+    except KeyboardInterrupt:
+        pass  # once more: no patience
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+
+
+def _join(processes: list[SpawnProcess], timeout: float) -> None:
+    """Wait for the end of all of them, for so many seconds at most."""
+    deadline = time.monotonic() + timeout
+    while running := [process.sentinel for process in processes if process.is_alive()]:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        wait(running, timeout=min(left, LOOK))

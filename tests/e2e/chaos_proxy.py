@@ -4,6 +4,7 @@
         pool = Database(proxy.url).pool(4)
         proxy.cut_after(700)        # the connections break as soon as so many more bytes went through
         proxy.black_hole()          # nothing goes through any more, and nobody is told
+        proxy.refuse()              # nobody is there, as when the server is stopped
         proxy.heal()
 
 Clients come by TCP on loopback; the server is reached where the given address says, by its Unix socket or by
@@ -37,6 +38,7 @@ class ChaosProxy:
         self._deaf = False
         self._silent = False
         self._left: int | None = None
+        self._port = 0
         self.accepted = 0
         """Connections that clients have opened so far."""
         self.forwarded = 0
@@ -83,6 +85,15 @@ class ChaosProxy:
 
         self._do(sink)
 
+    def refuse(self) -> None:
+        """Reset every open connection, and listen no more."""
+
+        def leave() -> None:
+            self._listener.close()
+            self._cut()
+
+        self._do(leave)
+
     def swallow_notifications(self) -> None:
         """Forward everything but notifications, on all connections, as a pooler between two LISTENs does."""
 
@@ -106,6 +117,8 @@ class ChaosProxy:
                     link.reset()
 
         self._do(heal)
+        if not self._listener.is_serving():
+            self._listener = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(5)
 
     def __enter__(self) -> Self:
         self._thread = Thread(target=self._loop.run_forever, name="chaos proxy")
@@ -132,7 +145,7 @@ class ChaosProxy:
         asyncio.run_coroutine_threadsafe(run(), self._loop).result(5)
 
     async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return await asyncio.start_server(self._serve, "127.0.0.1", self._port)
 
     async def _close(self) -> None:
         self._listener.close()

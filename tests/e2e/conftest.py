@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from served_gateway import gateway, gateway_http, gateway_sdk, gateway_server  # noqa: F401 - fixtures
 from service import Databases, Service, running
 from upstream import ScriptedUpstream, block_until
 
@@ -88,6 +90,20 @@ async def app_role(databases: Databases, database: str) -> AsyncIterator[asyncpg
     connection = await asyncpg.connect(databases.app_url(database))
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[tuple[EmbeddedPostgres, Path]]:
+    """A PostgreSQL of the test's own, with its directory; durable, as it is going to be killed."""
+    with tempfile.TemporaryDirectory(prefix="model-ledger-") as name:
+        root = Path(name)
+        root.chmod(0o755)
+        with lease(root, grace=0) as server:
+            yield server, root
+        # The keeper ends by itself; only then may its directory go.
+        deadline = time.monotonic() + 30
+        while any(root.glob("pg*/postmaster.pid")) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

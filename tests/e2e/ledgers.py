@@ -4,6 +4,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -106,6 +107,12 @@ async def empty_database(databases: Databases, options: str = "") -> AsyncIterat
         await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
         await connection.close()
+
+
+def postmaster(root: Path) -> int:
+    """The process of the server that keeps its data below that directory."""
+    (pid_file,) = root.glob("pg*/postmaster.pid")
+    return int(pid_file.read_text().split()[0])
 
 
 async def recorded(connection: asyncpg.Connection) -> list[asyncpg.Record]:

@@ -182,11 +182,16 @@ def free_port() -> int:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """The environment of a user's shell without anything that concerns the service."""
-    concerns = ("MODEL_LEDGER_", "AZURE_OPENAI_", "OPENAI_", "DATABASE_URL", "O_SERIES")
+    """The environment of a user's shell without anything that concerns the service.
+
+    A test that does not say where leaves no local snapshot behind.
+    """
+    concerns = ("MODEL_LEDGER_", "AZURE_OPENAI_", "OPENAI_", "OTEL_", "DATABASE_URL", "O_SERIES")
     # Without its bytecode kept, every start compiles the libraries again: 4 s instead of 1.5 s.
     slows = "PYTHONDONTWRITEBYTECODE"
     kept = {name: value for name, value in os.environ.items() if not name.startswith((*concerns, slows))}
+    if "MODEL_LEDGER_DATA_DIR" not in variables:
+        kept["MODEL_LEDGER_SNAPSHOT_HOURS"] = "0"
     return {**kept, **variables}
 
 
@@ -239,7 +244,9 @@ def running(
     databases: Databases, name: str, upstream: ScriptedUpstream, *, workers: int, **variables: str
 ) -> Iterator[Service]:
     """A service on a database of the run's server, whose models may call the scripted upstream."""
+    data = tempfile.TemporaryDirectory(prefix="model-ledger-data-")
     given = {
+        "MODEL_LEDGER_DATA_DIR": data.name,
         "DATABASE_URL": databases.app_url(name),
         "MODEL_LEDGER_OWNER_DATABASE_URL": databases.owner_url(name),
         "MODEL_LEDGER_ADMIN_TOKEN": TOKEN,
@@ -248,7 +255,7 @@ def running(
         "AZURE_OPENAI_DEPLOYMENT_NAME": "first",
     }
     environment = clean_environment(**{**given, **variables})
-    with serving(environment, "--workers", str(workers), upstream=upstream) as service:
+    with data, serving(environment, "--workers", str(workers), upstream=upstream) as service:
         service.database = name
         yield service
 

@@ -225,6 +225,7 @@ async def test_the_probes_answer_everyone_and_name_no_model(api: Api) -> None:
         ready = await stranger.http.get("/readyz")
     assert ready.status_code == 200
     told = ready.json()
-    assert told.keys() == {"status", "position", "follower", "degraded"}
+    assert told.keys() == {"status", "position", "follower", "degraded", "snapshot_age"}
     assert (told["status"], told["follower"], told["degraded"]) == ("ready", "listening", [])
+    assert told["snapshot_age"] is None
     assert 0 < told["position"] <= await api.position()

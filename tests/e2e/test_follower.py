@@ -3,7 +3,6 @@
 import asyncio
 import random
 import signal
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -16,7 +15,7 @@ import asyncpg
 import msgspec
 import pytest
 from chaos_proxy import ChaosProxy
-from ledgers import Book, config, context, key, opened, recorded
+from ledgers import Book, config, context, key, opened, postmaster, recorded
 from service import Databases
 from upstream import wait_until
 
@@ -30,7 +29,7 @@ from infrastructure import codec
 from infrastructure.access_tokens import AccessTokens, ensure_administrator
 from infrastructure.codec import Stored, UnreadableEvent
 from infrastructure.database import Database
-from infrastructure.embedded import EmbeddedPostgres, lease
+from infrastructure.embedded import EmbeddedPostgres
 from infrastructure.event_store import APPEND, _arguments
 from infrastructure.follower import LONGEST_BACKOFF, Follower, Reader, pause
 from infrastructure.live import Live
@@ -499,20 +498,6 @@ async def put_in_place(server: asyncpg.Connection, name: str) -> None:
 # The server dies.
 
 
-@pytest.fixture
-def own_server() -> Iterator[tuple[EmbeddedPostgres, Path]]:
-    """A PostgreSQL of the test's own, with its directory; durable, as it is going to be killed."""
-    with tempfile.TemporaryDirectory(prefix="model-ledger-") as name:
-        root = Path(name)
-        root.chmod(0o755)
-        with lease(root, grace=0) as server:
-            yield server, root
-        # The keeper ends by itself; only then may its directory go.
-        deadline = time.monotonic() + 30
-        while any(root.glob("pg*/postmaster.pid")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-
 async def test_a_server_that_is_killed_under_load_loses_and_doubles_nothing(
     own_server: tuple[EmbeddedPostgres, Path], dice: random.Random
 ) -> None:
@@ -535,11 +520,6 @@ async def test_a_server_that_is_killed_under_load_loses_and_doubles_nothing(
         verdict = await verify(owner)
         assert verdict.ok, str(verdict)
         await owner.close()
-
-
-def postmaster(root: Path) -> int:
-    (pid_file,) = root.glob("pg*/postmaster.pid")
-    return int(pid_file.read_text().split()[0])
 
 
 async def insist(book: Book, done: dict[str, Receipt], model_id: str, count: int) -> None:

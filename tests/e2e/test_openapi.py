@@ -6,10 +6,13 @@ from typing import Any, Final
 import pytest
 from litestar.handlers import HTTPRouteHandler
 from raw import exchange
-from service import Api, path
+from records import call
+from service import Api, Databases, path
 
 from domain.configuration import CONSTRAINTS, FIELDS
+from domain.values import ModelId
 from infrastructure.database import Database
+from infrastructure.usage import PostgresUsage
 from web.main import Worker, create_app
 
 Document = dict[str, Any]
@@ -249,11 +252,36 @@ async def test_the_parameters_of_a_difference_are_required(document: Document) -
     assert told == {"model_id": (True, "string"), "from": (True, "integer"), "to": (True, "integer")}
 
 
+async def test_the_gateways_requests_are_told_with_what_it_asks_for(document: Document) -> None:
+    told = {
+        route.removeprefix("/v1/"): (
+            referred(document, operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]),
+            operation["responses"],
+        )
+        for method, route, operation in operations(document)
+        if route.startswith("/v1/") and method == "post"
+    }
+    required = {route: set(request["required"]) for route, (request, _) in told.items()}
+    assert required == {
+        "chat/completions": {"model", "messages"},
+        "embeddings": {"model", "input"},
+        "responses": {"model"},
+    }
+    for route, (request, responses) in told.items():
+        assert "additionalProperties" not in request, "unknown fields pass"
+        kinds = {"application/json"} if route == "embeddings" else {"application/json", "text/event-stream"}
+        assert responses["200"]["content"].keys() == kinds
+        assert "x-model-ledger-version" in responses["200"]["headers"]
+
+
 # What the routes answer.
 
 
-async def test_every_answer_is_as_it_is_told(api: Api, document: Document) -> None:
+async def test_every_answer_is_as_it_is_told(api: Api, document: Document, databases: Databases) -> None:
     model_id, other = await api.create(description="d", max_retries=1), await api.create()
+    async with Database(databases.app_url(api.service.database)).pool(1) as pool:
+        failed = call(model_id=ModelId(model_id), version=2, status=502, first_byte=None, tokens=None)
+        await PostgresUsage(pool).write(1, [call(model_id=ModelId(model_id)), failed])
     await api.patch(model_id, max_tokens=1, max_retries=None)
     default, json = "/api/config/default", {"Content-Type": "application/json"}
     stale = {**json, "If-Match": '"1"'}
@@ -264,6 +292,9 @@ async def test_every_answer_is_as_it_is_told(api: Api, document: Document) -> No
         ("get", f"{MODEL}/history", "?limit=1", None, {}),
         ("get", f"{MODEL}/diff", "?from=1&to=2", None, {}),
         ("get", f"{MODEL}/blame", "", None, {}),
+        ("get", f"{MODEL}/usage", "", None, {}),
+        ("get", f"{MODEL}/usage", "?by=hour", None, {}),
+        ("get", f"{MODEL}/usage", "?by=week", None, {}),
         ("post", f"{MODEL}/rollback", "?dry_run=true", {"to_version": 1}, {}),
         ("put", MODEL, "", api.config(), stale),
         ("put", MODEL, "", {"max_tokens": 0, "x": 1}, {}),
@@ -297,6 +328,21 @@ async def test_every_answer_is_as_it_is_told(api: Api, document: Document) -> No
     schema = document["paths"][MODEL]["post"]["responses"]["201"]["content"]["application/json"]["schema"]
     assert [*mismatches(document, schema, created.json())] == []
     assert other != model_id
+
+
+async def test_the_gateways_answers_are_as_they_are_told(api: Api, document: Document) -> None:
+    model_id = await api.create()
+    for route in ("chat/completions", "embeddings", "responses"):
+        responses = document["paths"][f"/v1/{route}"]["post"]["responses"]
+        body = {"model": model_id, "messages": [{"role": "user", "content": "x"}], "input": "x"}
+        answer = await api.http.post(f"/v1/{route}", json=body)
+        assert answer.status_code == 200
+        told = {name for name in responses["200"]["headers"] if name.startswith("x-model-ledger-")}
+        sent = {name for name in answer.headers if name.startswith("x-model-ledger-")}
+        assert sent == told - {"x-model-ledger-asked", "x-model-ledger-adjusted"}
+        refused = await api.http.post(f"/v1/{route}", json={})
+        schema = responses["4XX"]["content"][refused.headers["content-type"]]["schema"]
+        assert [*mismatches(document, schema, refused.json())] == []
 
 
 async def test_the_export_and_the_stream_are_told_with_their_media_types(document: Document) -> None:

@@ -278,9 +278,10 @@ def test_ctrl_c_while_the_database_is_made_leaves_nothing(tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def environment(databases: Databases, database: str) -> dict[str, str]:
+def environment(databases: Databases, database: str, tmp_path: Path) -> dict[str, str]:
     """An empty ledger in an external database, and an administrator's token."""
     return clean_environment(
+        MODEL_LEDGER_DATA_DIR=str(tmp_path / "data"),
         DATABASE_URL=databases.app_url(database),
         MODEL_LEDGER_OWNER_DATABASE_URL=databases.owner_url(database),
         MODEL_LEDGER_ADMIN_TOKEN=TOKEN,
@@ -368,7 +369,7 @@ FROM_ENVIRONMENT = {
 
 
 def test_no_worker_shows_a_secret_and_none_outlives_the_start(
-    databases: Databases, database: str, upstream: ScriptedUpstream
+    databases: Databases, database: str, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     def with_password(url: str) -> str:
         return url.replace("@/", f":{CANARY}-password@/")
@@ -379,7 +380,8 @@ def test_no_worker_shows_a_secret_and_none_outlives_the_start(
     }
     assert all(CANARY in address for address in addresses.values())
     secrets = azure(upstream, MODEL_LEDGER_ADMIN_TOKEN=TOKEN, OPENAI_API_KEY=f"{CANARY}-other", **addresses)
-    with serving(clean_environment(**secrets), "--workers", "2") as service:
+    environment = clean_environment(MODEL_LEDGER_DATA_DIR=str(tmp_path), **secrets)
+    with serving(environment, "--workers", "2") as service:
         everyone = family(service)
         assert len(workers(service)) == 2
         assert CANARY in text_of(service.process.pid, "environ"), "the kernel keeps what it was started with"
@@ -430,12 +432,9 @@ def interrupted(environment: dict[str, str], times: int) -> str:
 
 
 async def test_two_first_starts_at_once_make_one_token_and_one_model(
-    databases: Databases, database: str, owner: asyncpg.Connection
+    environment: dict[str, str], owner: asyncpg.Connection
 ) -> None:
-    environment = clean_environment(
-        DATABASE_URL=databases.app_url(database),
-        MODEL_LEDGER_OWNER_DATABASE_URL=databases.owner_url(database),
-    )
+    del environment["MODEL_LEDGER_ADMIN_TOKEN"]
     processes = [
         await asyncio.create_subprocess_exec(
             *COMMAND, "serve", "--port", str(free_port()), env=environment, stdout=subprocess.PIPE
@@ -457,7 +456,7 @@ async def test_two_first_starts_at_once_make_one_token_and_one_model(
 
 def test_make_run_starts_the_service_and_ctrl_c_ends_it(environment: dict[str, str], tmp_path: Path) -> None:
     port = free_port()
-    environment |= {"MODEL_LEDGER_PORT": str(port), "MODEL_LEDGER_DATA_DIR": str(tmp_path / "unused")}
+    environment |= {"MODEL_LEDGER_PORT": str(port), "MODEL_LEDGER_SNAPSHOT_HOURS": "0"}
     # As if everything were installed: it is, and not every change of a file is to install anew.
     command = ["make", "--directory", str(ROOT), "--assume-old", ".venv/.installed", "run"]
     process = subprocess.Popen(
@@ -481,7 +480,7 @@ def test_make_run_starts_the_service_and_ctrl_c_ends_it(environment: dict[str, s
     _, errors = process.communicate(timeout=15)
     nothing_left(everyone)
     assert "Traceback" not in errors
-    assert not (tmp_path / "unused").exists()
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_start_looks_for_the_newest_migration() -> None:

@@ -41,7 +41,8 @@ def test_without_any_variable_it_serves_on_loopback_with_one_worker_and_data_in_
 
 
 def test_every_setting_has_a_variable_of_its_own() -> None:
-    assert set(ALLOWED) == set(Settings.__struct_fields__)
+    of_opentelemetry = {"telemetry"}
+    assert set(ALLOWED) == set(Settings.__struct_fields__) - of_opentelemetry
     assert len({variable for variable, _ in ALLOWED.values()}) == len(ALLOWED)
 
 
@@ -60,6 +61,7 @@ def test_every_variable_is_read() -> None:
             "O_SERIES_MAX_RETRIES": "0",
             "MODEL_LEDGER_KEY_ORIGINS": "https://a.example:8443/path, http://b.example",
             "MODEL_LEDGER_REQUIRE_IF_MATCH": "true",
+            "MODEL_LEDGER_SNAPSHOT_HOURS": "72",
         }
     )
     assert (settings.host, settings.port, settings.workers, settings.data_dir) == ("::1", 1, 64, "/data")
@@ -69,6 +71,7 @@ def test_every_variable_is_read() -> None:
     assert settings.azure_api_key == CANARY
     assert (settings.azure_deployment, settings.azure_api_version) == ("gpt-4o", "2026-01-01")
     assert (settings.o_series_max_retries, settings.require_if_match) == (0, True)
+    assert settings.snapshot_hours == 72
     azure = settings.azure()
     assert azure is not None
     assert azure.origin == "https://contoso.openai.azure.com"
@@ -81,6 +84,10 @@ def test_every_variable_is_read() -> None:
 
 def test_the_api_version_and_the_retries_have_defaults() -> None:
     assert (load(AZURE).azure_api_version, load(AZURE).o_series_max_retries) == ("2025-01-01-preview", 3)
+
+
+def test_a_snapshot_is_served_for_a_day_unless_told_otherwise() -> None:
+    assert load().snapshot_hours == 24
 
 
 def test_an_argument_wins_over_its_variable() -> None:
@@ -152,6 +159,11 @@ def test_every_way_to_name_a_database_is_taken(url: str) -> None:
         ("O_SERIES_MAX_RETRIES", "11", "from 0 to 10"),
         ("AZURE_OPENAI_API_VERSION", "2025/01", "such as 2025-01-01-preview"),
         ("MODEL_LEDGER_REQUIRE_IF_MATCH", "perhaps", "true or false"),
+        ("MODEL_LEDGER_SNAPSHOT_HOURS", "8761", "from 0 to 8760"),
+        ("MODEL_LEDGER_SNAPSHOT_HOURS", "0.5", "from 0 to 8760"),
+        ("MODEL_LEDGER_USAGE_DAYS", "-1", "from 0 to 3650"),
+        ("MODEL_LEDGER_USAGE_DAYS", "3651", "from 0 to 3650"),
+        ("MODEL_LEDGER_USAGE_DAYS", "1.5", "from 0 to 3650"),
     ],
 )
 def test_a_wrong_value_is_told_by_the_name_of_its_variable_and_what_is_allowed(
