@@ -55,7 +55,7 @@ class Traces(Protocol):
         Args:
             operation: what is called.
             model: the model that is leased for it.
-            incoming: as `web.trace_context.read_trace_context` read it from the request.
+            incoming: as `web.gateway.trace_context.read_trace_context` read it from the request.
         """
         ...
 

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(asked: argparse.Namespace) -> int:
     if asked.command == "demo-upstream":
         # Without the rest of the application, which takes a second to import.
-        from web.demo_upstream import serve_demo_upstream
+        from web.demo.upstream import serve_demo_upstream
 
         serve_demo_upstream(asked.port, asked.key, exit_with_parent=asked.exit_with_parent)
         return 0

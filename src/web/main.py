@@ -52,8 +52,8 @@ from infrastructure.verify import Verdict, verify
 from infrastructure.views import PostgresViews
 from web.events import EventController
 from web.feed import Feed
-from web.gateway import GatewayController
-from web.gateway_answers import Gateway
+from web.gateway.answers import Gateway
+from web.gateway.routes import GatewayController
 from web.health import HealthController, Readiness, Status
 from web.history import HistoryController
 from web.identity import Gate, name_request, provide_change

@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.types import Scope
 
 from domain.access import Permission
-from web.openai_errors import openai_failure
+from web.gateway.openai_errors import openai_failure
 
 TEXT: Final = "text/plain; version=0.0.4"
 

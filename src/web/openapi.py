@@ -17,7 +17,7 @@ from domain.access import Permission
 from domain.values import MODEL_ID
 from web.bodies import JSON, JSON_PATCH, MERGE_PATCH
 from web.events import JSON_LINES
-from web.gateway_schemas import GATEWAY_SCHEMAS, tell_gateway
+from web.gateway.schemas import GATEWAY_SCHEMAS, tell_gateway
 from web.problems import MEDIA_TYPE
 from web.schemas import Document, ref, schemas
 

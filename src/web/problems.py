@@ -29,8 +29,8 @@ from domain.errors import (
     VersionNotFound,
 )
 from web.bodies import pointer
+from web.gateway.openai_errors import openai_failure
 from web.identity import ESCAPED_SLASH, has_escaped_slash, request_id
-from web.openai_errors import openai_failure
 from web.stale import ChangedMeanwhile, Newer
 
 logger = logging.getLogger(__name__)

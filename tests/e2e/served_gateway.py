@@ -29,9 +29,9 @@ from domain.values import Actor, ModelId, Origin
 from infrastructure.client_pool import ClientPool
 from infrastructure.provider import KeyRing, Providers
 from infrastructure.retries import Backoff
-from web.gateway import GatewayController
-from web.gateway_answers import Gateway
-from web.openai_errors import openai_failure
+from web.gateway.answers import Gateway
+from web.gateway.openai_errors import openai_failure
+from web.gateway.routes import GatewayController
 
 KEY: Final = "sk-the-providers-key"
 TOKEN: Final = "the-callers-token"

@@ -29,13 +29,13 @@ from upstream import (
     wait_until,
 )
 
-from web.demo_requests import ABOUT
-from web.demo_upstream import BODY_LIMIT, WORD_DELAY, create_demo_upstream
+from web.demo.requests import ABOUT
+from web.demo.upstream import BODY_LIMIT, WORD_DELAY, create_demo_upstream
 
 KEY = "demo-key-1234"
 API_VERSION = "2025-01-01-preview"
 HELLO = [{"role": "user", "content": "Which  model\nare you?"}]
-IMPORT = "from web.demo_upstream import serve_demo_upstream as serve; "
+IMPORT = "from web.demo.upstream import serve_demo_upstream as serve; "
 CHILD = IMPORT + "serve({port}, exit_with_parent=True)"
 ALONE = IMPORT + "serve({port}, {key!r}, exit_with_parent=False)"
 
@@ -302,7 +302,7 @@ class TestRefusals:
 
 class TestProcess:
     def test_it_imports_neither_framework_nor_sdk(self) -> None:
-        loaded = "import sys, web.demo_upstream; print(*{name.partition('.')[0] for name in sys.modules})"
+        loaded = "import sys, web.demo.upstream; print(*{name.partition('.')[0] for name in sys.modules})"
         command = [sys.executable, "-c", loaded]
         modules = set(subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
         assert "msgspec" in modules

@@ -38,7 +38,7 @@ from upstream import (
     wait_until,
 )
 
-from web.gateway import BODY_LIMIT
+from web.gateway.routes import BODY_LIMIT
 
 DONE: Final = b"data: [DONE]\n\n"
 

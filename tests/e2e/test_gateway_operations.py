@@ -29,7 +29,7 @@ from upstream import (
 
 from application.ports import Operation, Tokens
 from domain.configuration import ModelConfig
-from web.demo_answers import ResponseAnswer
+from web.demo.answers import ResponseAnswer
 
 TERMINAL: Final = {"response.completed", "response.incomplete", "response.failed", "error"}
 

@@ -13,7 +13,7 @@ from served_gateway import HELLO, ServedGateway
 from upstream import Pieces, Stream, wait_until
 
 from infrastructure import connections
-from web.event_streams import PING
+from web.gateway.event_streams import PING
 
 EVENT: Final = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
 DONE: Final = b"data: [DONE]\n\n"

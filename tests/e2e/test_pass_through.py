@@ -21,7 +21,7 @@ from served_gateway import EVENTS, HELLO, JSON, ServedGateway, ask, error_of, po
 from upstream import Raw, Stream, wait_until
 
 from application.ports import Tokens
-from web.gateway import BODY_LIMIT
+from web.gateway.routes import BODY_LIMIT
 
 GOLDEN: Final = Path(__file__).parent / "golden"
 NAMES: Final = sorted(path.name.partition(".")[0] for path in GOLDEN.glob("*.request.json"))

@@ -32,9 +32,9 @@ from urllib.parse import parse_qsl
 import msgspec
 import uvicorn
 
-from web.demo_answers import Answer, ChatAnswer, EmbeddingsAnswer, ResponseAnswer, sse, words
-from web.demo_requests import DemoOperation
-from web.demo_upstream import EVENT_STREAM, JSON, Receive, Scope, Send, response_start, route_of
+from web.demo.answers import Answer, ChatAnswer, EmbeddingsAnswer, ResponseAnswer, sse, words
+from web.demo.requests import DemoOperation
+from web.demo.upstream import EVENT_STREAM, JSON, Receive, Scope, Send, response_start, route_of
 
 
 @dataclass(frozen=True)

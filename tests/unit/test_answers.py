@@ -6,8 +6,8 @@ import pytest
 
 from application.ports import Tokens
 from application.telemetry import Answered
-from web.answered import of_stream, of_whole
-from web.token_counts import END, MOST, read_tokens
+from web.gateway.answered import of_stream, of_whole
+from web.gateway.token_counts import END, MOST, read_tokens
 
 CHAT = {"prompt_tokens": 3, "completion_tokens": 5}
 

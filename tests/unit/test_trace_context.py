@@ -7,7 +7,7 @@ from live_models import live_model
 from records import call
 
 from application.telemetry import TraceContext, Untraced
-from web.trace_context import STATE_LIMIT, read_trace_context
+from web.gateway.trace_context import STATE_LIMIT, read_trace_context
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

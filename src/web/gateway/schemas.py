@@ -6,9 +6,9 @@ All other fields are those of the provider's API, in requests as in answers.
 from collections.abc import Mapping
 from typing import Final
 
-from web.event_streams import HEADERS
-from web.gateway_operations import CHAT, EMBEDDINGS, RESPONSES, GatewayOperation
-from web.gateway_requests import JSON
+from web.gateway.event_streams import HEADERS
+from web.gateway.operations import CHAT, EMBEDDINGS, RESPONSES, GatewayOperation
+from web.gateway.requests import JSON
 from web.schemas import Document, ref
 
 EVENT_STREAM: Final = HEADERS["content-type"].partition(";")[0]

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from web.event_streams import one_line
+from web.gateway.event_streams import one_line
 
 Object = dict[str, Raw]
 Place = Mapping[str, object]

@@ -17,11 +17,10 @@ from application.ports import CallRecord, Lease, LiveModel, ProviderAnswer, Prov
 from application.telemetry import Answered
 from domain.calls import timeout
 from domain.shaping import Shaped
-from web.answered import of_stream, of_whole
-from web.call_notes import CallNotes
-from web.event_streams import EventStream, start
-from web.gateway_requests import GatewayRequest
-from web.provider_errors import (
+from web.gateway.answered import of_stream, of_whole
+from web.gateway.call_notes import CallNotes
+from web.gateway.event_streams import EventStream, start
+from web.gateway.provider_errors import (
     ANSWER_LIMIT,
     ProviderRefusal,
     cut,
@@ -31,9 +30,10 @@ from web.provider_errors import (
     server_stopping,
     too_large,
 )
-from web.provider_headers import passed
+from web.gateway.provider_headers import passed
+from web.gateway.requests import GatewayRequest
+from web.gateway.token_counts import read_tokens
 from web.stopping import Stopped, Stopping
-from web.token_counts import read_tokens
 
 
 class Exchange:

@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from domain.shaping import Fields
-from web.event_streams import DONE, Ending, EventForm, last_data, last_event, one_line
-from web.openai_errors import ErrorObject
+from web.gateway.event_streams import DONE, Ending, EventForm, last_data, last_event, one_line
+from web.gateway.openai_errors import ErrorObject
 
 FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"')
 

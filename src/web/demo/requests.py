@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from web.demo_answers import Answer, ChatAnswer, EmbeddingsAnswer, ResponseAnswer, words
+from web.demo.answers import Answer, ChatAnswer, EmbeddingsAnswer, ResponseAnswer, words
 
 QUOTE_LIMIT: Final = 120
 """Characters of the question that an answer repeats."""

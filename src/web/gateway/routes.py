@@ -13,10 +13,10 @@ from msgspec import Struct
 from application.ports import Clients, LiveModel
 from domain.access import Permission
 from domain.errors import ModelNotFound
-from web.gateway_answers import GatewayAnswer
-from web.gateway_operations import CHAT, EMBEDDINGS, RESPONSES, GatewayOperation
-from web.gateway_requests import read_request, refuse_query
-from web.openai_errors import GatewayRefusal, openai_failure
+from web.gateway.answers import GatewayAnswer
+from web.gateway.openai_errors import GatewayRefusal, openai_failure
+from web.gateway.operations import CHAT, EMBEDDINGS, RESPONSES, GatewayOperation
+from web.gateway.requests import read_request, refuse_query
 
 BODY_LIMIT: Final = 20_000_000
 """Bytes; images travel in the body."""

@@ -9,12 +9,12 @@ from litestar.types import Receive, Scope, Send
 from application.ports import CallLog, Clients, Lease, ProviderFailed
 from application.telemetry import TraceContext, Traces
 from domain.errors import ModelNotFound
-from web.disconnects import CallerLeft, Unwatched, WhileConnected
-from web.exchanges import Exchange
-from web.gateway_requests import GatewayRequest
-from web.provider_errors import ProviderRefusal, provider_failure
+from web.gateway.disconnects import CallerLeft, Unwatched, WhileConnected
+from web.gateway.exchanges import Exchange
+from web.gateway.provider_errors import ProviderRefusal, provider_failure
+from web.gateway.requests import GatewayRequest
+from web.gateway.trace_context import read_trace_context
 from web.stopping import Stopping
-from web.trace_context import read_trace_context
 
 
 class Gateway:

@@ -10,8 +10,8 @@ from litestar.types import HTTPResponseStartEvent, Send
 from msgspec import Struct
 
 from domain.shaping import Fields
-from web.openai_errors import ErrorObject
-from web.provider_errors import ANSWER_LIMIT, cut, too_large
+from web.gateway.openai_errors import ErrorObject
+from web.gateway.provider_errors import ANSWER_LIMIT, cut, too_large
 
 HEADERS: Final = {
     "content-type": "text/event-stream; charset=utf-8",

@@ -9,10 +9,10 @@ from application.ports import Operation
 from domain.configuration import ModelConfig
 from domain.shaping import Fields, Shaped, shape_chat, shape_embeddings, shape_responses
 from domain.values import ModelId
-from web.chat_events import CHAT_EVENTS
-from web.event_streams import EventForm
-from web.request_fields import check_input, check_messages, check_nothing
-from web.response_events import RESPONSE_EVENTS
+from web.gateway.chat_events import CHAT_EVENTS
+from web.gateway.event_streams import EventForm
+from web.gateway.request_fields import check_input, check_messages, check_nothing
+from web.gateway.response_events import RESPONSE_EVENTS
 
 
 class GatewayOperation(Struct, frozen=True):

@@ -8,9 +8,9 @@ from msgspec import Struct
 from application.ports import Caller
 from domain.shaping import Fields
 from domain.values import Actor
-from web.gateway_operations import GatewayOperation
-from web.openai_errors import GatewayRefusal
-from web.request_fields import read_fields, read_model, read_stream
+from web.gateway.openai_errors import GatewayRefusal
+from web.gateway.operations import GatewayOperation
+from web.gateway.request_fields import read_fields, read_model, read_stream
 
 JSON: Final = "application/json"
 

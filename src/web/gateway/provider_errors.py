@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Struct
 
 from application.ports import ProviderAnswer, ProviderFailed
-from web.openai_errors import GatewayRefusal
-from web.provider_headers import passed
+from web.gateway.openai_errors import GatewayRefusal
+from web.gateway.provider_headers import passed
 
 ANSWER_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of an answer, or of one line of a stream, that are buffered."""

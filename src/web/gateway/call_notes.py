@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from time import perf_counter
 
 from application.ports import CallRecord, LiveModel, Tokens
-from web.gateway_requests import GatewayRequest
-from web.provider_errors import ProviderRefusal
+from web.gateway.provider_errors import ProviderRefusal
+from web.gateway.requests import GatewayRequest
 
 
 class CallNotes:

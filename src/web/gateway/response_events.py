@@ -5,9 +5,9 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from web.event_streams import Ending, EventForm, last_event
-from web.openai_errors import ErrorObject
-from web.whole_responses import TERMINAL, as_events, spelled
+from web.gateway.event_streams import Ending, EventForm, last_event
+from web.gateway.openai_errors import ErrorObject
+from web.gateway.whole_responses import TERMINAL, as_events, spelled
 
 NOTHING: Final = Raw(b"null")
 

@@ -28,7 +28,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct
 
-from web.demo_requests import DemoOperation, Refusal, invalid, read_call
+from web.demo.requests import DemoOperation, Refusal, invalid, read_call
 
 # The ASGI specification's own names; its messages are open dictionaries.
 Scope = MutableMapping[str, Any]

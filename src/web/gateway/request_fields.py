@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from domain.shaping import Fields
-from web.openai_errors import GatewayRefusal
+from web.gateway.openai_errors import GatewayRefusal
 
 FULL_ARRAY: Final = re.compile(rb"\[\s*[^\]\s]")
 BOOLEANS: Final = frozenset({b"true", b"false", b"null"})

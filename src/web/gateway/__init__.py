@@ -1,0 +1,1 @@
+"""The OpenAI-compatible gateway below /v1: routes, requests, answers, streams, and their errors."""
