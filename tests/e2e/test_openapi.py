@@ -8,6 +8,7 @@ from litestar.handlers import HTTPRouteHandler
 from raw import exchange
 from records import call
 from service import Api, Databases, path
+from waiting import eventually, serves
 
 from domain.configuration import CONSTRAINTS, FIELDS
 from domain.values import ModelId
@@ -332,6 +333,7 @@ async def test_every_answer_is_as_it_is_told(api: Api, document: Document, datab
 
 async def test_the_gateways_answers_are_as_they_are_told(api: Api, document: Document) -> None:
     model_id = await api.create()
+    await eventually(lambda: serves(api, model_id, 1))
     for route in ("chat/completions", "embeddings", "responses"):
         responses = document["paths"][f"/v1/{route}"]["post"]["responses"]
         body = {"model": model_id, "messages": [{"role": "user", "content": "x"}], "input": "x"}

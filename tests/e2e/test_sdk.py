@@ -40,6 +40,22 @@ async def test_a_model_of_the_ledger_is_listed_and_answers_plain_and_streamed(
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
+async def test_a_model_makes_embeddings_and_responses_plain_and_streamed(
+    api: Api, caller: AsyncOpenAI
+) -> None:
+    await api.create(model_id := api.new_id())
+    made = await caller.embeddings.with_raw_response.create(model=model_id, input="hello")
+    assert made.headers["x-model-ledger-version"] == "1"
+    assert len(made.parse().data[0].embedding) == 4
+    plain = await caller.responses.create(model=model_id, input="hello")
+    assert model_id in plain.output_text
+    stream = await caller.responses.create(model=model_id, input="hello", stream=True)
+    events = [event async for event in stream]
+    pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert model_id in "".join(pieces)
+    assert events[-1].type == "response.completed"
+
+
 async def test_each_refusal_is_raised_as_its_own_class(
     api: Api, caller: AsyncOpenAI, shared_service: Service
 ) -> None:
@@ -54,3 +70,20 @@ async def test_each_refusal_is_raised_as_its_own_class(
         await caller.chat.completions.create(model=model_id, messages=[])
     assert empty.value.param == "messages"
     assert all(refused.value.request_id for refused in (missing, empty))
+
+
+async def test_embeddings_and_responses_reach_a_model_or_the_one_that_stands_in_for_it(
+    api: Api, caller: AsyncOpenAI
+) -> None:
+    other = await api.create()
+    gone = {"azure_endpoint": "http://127.0.0.1:9", "credential": None, "max_retries": 0}
+    model_id = await api.create(**gone, fallbacks=[other], aliases=[f"vendor/{other}"])
+    for name in (model_id, f"vendor/{other}"):
+        vectors = await caller.embeddings.with_raw_response.create(model=name, input=["one", "two"])
+        assert len(vectors.parse().data) == 2
+        assert vectors.headers["x-model-ledger-model"] == other
+        assert vectors.headers["x-model-ledger-asked"] == name
+    whole = await caller.responses.create(model=model_id, input="hello")
+    async with caller.responses.stream(model=model_id, input="hello") as stream:
+        streamed = await stream.get_final_response()
+    assert whole.output_text == streamed.output_text != ""

@@ -7,8 +7,11 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
-LOCK = (ROOT / "requirements.lock").read_text()
+CLIENTS = "tests/e2e/clients"
+LOCKS = ["requirements.lock", f"{CLIENTS}/requirements.lock"]
 # In pieces, so that this file does not name them itself.
 REGISTRIES = [
     ".".join(labels)
@@ -42,51 +45,67 @@ def committed() -> dict[str, bytes]:
     return {path: (ROOT / path).read_bytes() for path in paths}
 
 
-def requirements() -> dict[str, str]:
-    """The lock's requirements by name, each with its hashes."""
-    return {found["name"]: found["hashes"] for found in REQUIREMENT.finditer(LOCK)}
+def requirements(lock: str) -> set[str]:
+    """The names of all that a lock pins, with hashes."""
+    return {found["name"] for found in REQUIREMENT.finditer((ROOT / lock).read_text())}
 
 
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def wanted() -> set[str]:
-    """The names of all that pyproject.toml asks for, extras and groups included."""
+def wanted() -> dict[str, set[str]]:
+    """The names that each lock is made from; of pyproject.toml with all extras and groups."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     lists = [
         project["project"]["dependencies"],
         *project["project"]["optional-dependencies"].values(),
         *project["dependency-groups"].values(),
     ]
-    return {normal(re.split(r"[^\w.-]", text)[0]) for each in lists for text in each}
+    of_clients = (ROOT / CLIENTS / "requirements.in").read_text().splitlines()
+    texts = [[text for each in lists for text in each], of_clients]
+    return {
+        lock: {normal(re.split(r"[^\w.-]", text)[0]) for text in each}
+        for lock, each in zip(LOCKS, texts, strict=True)
+    }
 
 
-def test_every_requirement_is_pinned_and_has_hashes() -> None:
-    left = REQUIREMENT.sub("", LOCK).split()
+def test_there_is_no_lock_that_is_not_looked_at() -> None:
+    assert {path for path in committed() if path.endswith(".lock")} == {*LOCKS}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_requirement_is_pinned_and_has_hashes(lock: str) -> None:
+    left = REQUIREMENT.sub("", (ROOT / lock).read_text()).split()
     assert left == [], "what is no pinned requirement with hashes"
-    assert len(requirements()) > 50
+    assert len(requirements(lock)) > 20
 
 
-def test_the_lock_holds_all_that_the_project_asks_for() -> None:
-    assert wanted() - requirements().keys() == set()
-    assert "litestar" in wanted()
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_holds_all_that_it_was_made_from(lock: str) -> None:
+    assert wanted()[lock]
+    assert wanted()[lock] - requirements(lock) == set()
 
 
-def test_the_lock_names_no_address() -> None:
-    assert ADDRESS.search(LOCK) is None
-    assert [host for host in REGISTRIES if host in LOCK] == []
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_no_address(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    assert ADDRESS.search(text) is None
+    assert [host for host in REGISTRIES if host in text] == []
 
 
-def test_locks_of_the_browsers_packages_name_no_address_and_have_hashes() -> None:
+def test_locks_of_npm_name_no_address_and_have_hashes() -> None:
     names = ("package-lock.json", "npm-shrinkwrap.json")
     locks = {path: text for path, text in committed().items() if path.endswith(names)}
+    assert f"{CLIENTS}/package-lock.json" in locks
     assert all("node_modules" not in path for path in locks)
     for path, text in locks.items():
         packages = json.loads(text)["packages"]
         for name, package in packages.items():
             assert "resolved" not in package, (path, name)
             assert not name or package.get("link") or package["integrity"].startswith("sha512-"), (path, name)
+        manifest = json.loads((ROOT / path).with_name("package.json").read_text())
+        assert packages[""]["dependencies"] == manifest["dependencies"], "made from another package.json"
 
 
 def test_nothing_in_the_tree_names_a_registry() -> None:
