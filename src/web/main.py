@@ -42,6 +42,7 @@ from web.history import HistoryController
 from web.identity import Gate, name_request, provide_change
 from web.models import DefaultController, ModelController
 from web.openapi import contract
+from web.pages import page_routes
 from web.problems import answer_bug, answer_http, answer_refusal
 from web.settings import Settings
 from web.stopping import on_stop
@@ -148,6 +149,7 @@ def create_app(worker: Worker) -> Litestar:
             EventController,
             GatewayController,
             HealthController,
+            *page_routes(),
         ],
         guards=[Gate(parts.tokens)],
         dependencies={

@@ -18,9 +18,11 @@ from domain.values import SYSTEM
 from infrastructure.database import Database
 from web.identity import Gate
 from web.main import Worker, create_app
+from web.pages import VIEWS
 from web.problems import answer_http, answer_refusal
 
 OPEN = {"/livez", "/readyz"}
+PAGES = {*VIEWS, "/assets/{name:str}"}
 UUID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -102,7 +104,11 @@ async def test_every_route_declares_its_permission() -> None:
     assert len(declared) > 15
     assert {name for name, permission in declared.items() if not isinstance(permission, Permission)} == set()
     is_open = {name for name, permission in declared.items() if permission is Permission.PUBLIC}
-    assert {name for name in is_open if not name.startswith("GET /schema")} == {"GET /livez", "GET /readyz"}
+    pages = {f"{method} {place}" for method in ("GET", "HEAD") for place in PAGES}
+    assert {name for name in is_open if not name.startswith("GET /schema")} - pages == {
+        "GET /livez",
+        "GET /readyz",
+    }
 
 
 class Anyone:
