@@ -14,6 +14,8 @@ class Permission(StrEnum):
     CHANGE_MODELS = "models:change"
     READ_HISTORY = "history:read"
     CALL_MODELS = "models:call"
+    USE_SESSION = "session:use"
+    """To see who one is, and to sign out."""
 
 
 class Role(StrEnum):

@@ -1,6 +1,8 @@
 """The audit log across everything, and the live stream of it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
@@ -15,6 +17,7 @@ from domain.access import Permission
 from domain.errors import InvalidInput, Problem
 from domain.values import parse_model_id
 from web.feed import Feed
+from web.identity import Gate
 from web.instants import parse_instant
 from web.paging import LARGEST_PAGE, next_link, read_cursor, read_limit
 
@@ -66,6 +69,7 @@ class EventController(Controller):
         self,
         request: Request[Any, Any, Any],
         feed: NamedDependency[Feed],
+        gate: NamedDependency[Gate],
         after: FromQuery[int | None] = None,
     ) -> Stream:
         """New events as they are committed (server-sent events); `Last-Event-ID` resumes."""
@@ -73,7 +77,19 @@ class EventController(Controller):
         position = after if last is None else read_cursor(last, "/last-event-id")
         if position is not None and position < 0:
             raise InvalidInput([Problem("/after", "invalid_value", "a position is 0 or more")])
-        return Stream(feed.stream(position), media_type="text/event-stream", headers=STREAM_HEADERS)
+        events = _while_known(feed.stream(position), partial(gate.still_knows, request))
+        return Stream(events, media_type="text/event-stream", headers=STREAM_HEADERS)
+
+
+async def _while_known(
+    messages: AsyncGenerator[bytes], known: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
+    """Pass messages on until their reader's token is revoked or session is over; heartbeats are some, too."""
+    async with aclosing(messages):
+        async for message in messages:
+            if not await known():
+                return
+            yield message
 
 
 async def _lines(views: Views, wanted: EventFilter, before: int | None) -> AsyncIterator[bytes]:

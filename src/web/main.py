@@ -32,8 +32,10 @@ from infrastructure.installation import choose_demo_origin, demo_origin
 from infrastructure.live import Live
 from infrastructure.provider import KeyRing, Providers
 from infrastructure.rebuild import Rebuilt, rebuild
+from infrastructure.sessions import PostgresSessions, make_sign_in_link
 from infrastructure.verify import Verdict, verify
 from infrastructure.views import PostgresViews
+from web.browsers import Site
 from web.events import EventController
 from web.feed import Feed
 from web.gateway import GatewayController
@@ -44,6 +46,7 @@ from web.models import DefaultController, ModelController
 from web.openapi import contract
 from web.pages import page_routes
 from web.problems import answer_bug, answer_http, answer_refusal
+from web.sessions import SessionController
 from web.settings import Settings
 from web.stopping import on_stop
 
@@ -78,6 +81,7 @@ class Worker(Struct, frozen=True):
     keys: Mapping[Origin, str]
     o_series_max_retries: int
     require_if_match: bool
+    site: Site = Site()
 
     def __repr__(self) -> str:
         """Without the keys."""
@@ -95,8 +99,9 @@ class Parts:
         self.origins = ring.origins
         self.ledger = Ledger(PostgresEventStore(self.pool), ring.origins)
         self.tokens = AccessTokens()
+        self.sessions = PostgresSessions(self.pool, self.tokens)
         self.clients = ClientPool(Providers(ring, worker.o_series_max_retries).connect)
-        self.follower = Follower(worker.database, [self._serve], [self.tokens.read])
+        self.follower = Follower(worker.database, [self._serve], [self.tokens.read, self.sessions.read])
         self.feed = Feed(self.views, self.follower.moved)
 
     async def _serve(self, live: Live) -> None:
@@ -128,6 +133,7 @@ class Parts:
             stack.push_async_callback(self.engine.dispose)
             await stack.enter_async_context(self.pool)
             stack.push_async_callback(self.clients.close)
+            await _background(stack, self.sessions.run())
             await _background(stack, self.follower.run())
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_SNAPSHOT):
@@ -141,22 +147,27 @@ class Parts:
 def create_app(worker: Worker) -> Litestar:
     """The application of one worker process."""
     parts = Parts(worker)
+    gate = Gate(parts.tokens, parts.sessions, worker.site)
     app = Litestar(
         route_handlers=[
             ModelController,
             DefaultController,
             HistoryController,
             EventController,
+            SessionController,
             GatewayController,
             HealthController,
             *page_routes(),
         ],
-        guards=[Gate(parts.tokens)],
+        guards=[gate],
         dependencies={
             "ledger": _provide(parts.ledger),
             "views": _provide(parts.views),
             "clients": _provide(parts.clients),
             "feed": _provide(parts.feed),
+            "gate": _provide(gate),
+            "sessions": _provide(parts.sessions),
+            "site": _provide(worker.site),
             "origins": _provide(parts.origins),
             "health": _provide(parts.health),
             "change": Provide(provide_change),
@@ -179,6 +190,8 @@ class Prepared(Struct, frozen=True):
     demo_origin: Origin | None
     new_token: str | None
     """The administrator's token, if it was made just now; nobody will see it again."""
+    sign_in_code: str
+    """What a link signs the administrator in with, once."""
 
 
 async def prepare(settings: Settings, url: str, owner_url: str | None) -> Prepared:
@@ -193,14 +206,19 @@ async def prepare(settings: Settings, url: str, owner_url: str | None) -> Prepar
         try:
             demo = await (demo_origin(connection) if settings.azure() else choose_demo_origin(connection))
             worker = Worker(
-                database, _keys(settings, demo), settings.o_series_max_retries, settings.require_if_match
+                database,
+                _keys(settings, demo),
+                settings.o_series_max_retries,
+                settings.require_if_match,
+                Site(settings.public_origin()),
             )
             await _create_first_model(settings, worker, demo)
             # Last: what fails after a token was made would leave one that nobody saw.
             token = await ensure_administrator(connection, settings.admin_token)
+            code = await make_sign_in_link(connection)
         finally:
             connection.terminate()
-    return Prepared(worker, demo, token)
+    return Prepared(worker, demo, token, code)
 
 
 def _keys(settings: Settings, demo: Origin | None) -> Mapping[Origin, str]:

@@ -16,12 +16,24 @@ from litestar.openapi.spec import OpenAPI
 from domain.access import Permission
 from domain.values import MODEL_ID
 from web.bodies import JSON, JSON_PATCH, MERGE_PATCH
+from web.browsers import COOKIE
 from web.events import JSON_LINES
 from web.problems import MEDIA_TYPE
 from web.schemas import Document, ref, schemas
 
 MODELS: Final = "/api/config/models"
 MODEL: Final = f"{MODELS}/{{model_id}}"
+SIGN_IN: Final = ("post", "/api/session")
+SCHEMES: Final[Document] = {
+    "token": {"type": "http", "scheme": "bearer"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": "For the page alone: changes need X-Model-Ledger-Request: 1 and our own origin. "
+        "Under TLS its name begins with __Host-.",
+    },
+}
 OPEN: Final = frozenset({"/livez", "/readyz"})
 WRITES: Final = frozenset({"post", "put", "patch", "delete"})
 
@@ -55,15 +67,15 @@ class Contract(OpenAPI):
         """See `OpenAPI.to_schema`."""
         document = super().to_schema()
         document["components"]["schemas"] |= schemas()
-        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}]
+        document["components"]["securitySchemes"] = SCHEMES
+        document["security"] = [{name: []} for name in SCHEMES]
         for path, item in document["paths"].items():
             for method, operation in item.items():
                 operation["responses"].pop("400", None)  # Litestar's own shape, which nothing here has
-                if path in OPEN:
+                if path in OPEN or (method, path) == SIGN_IN:
                     operation["security"] = []
                 if path.startswith("/api/"):
-                    _complete(operation, changes=method in WRITES)
+                    _complete(operation, changes=method in WRITES and path.startswith("/api/config/"))
         for (method, path), body in BODIES.items():
             document["paths"][path][method]["requestBody"] = body
         for (method, path), content in CONTENTS.items():
@@ -116,6 +128,7 @@ BODIES: Final[Mapping[tuple[str, str], Document]] = {
     ("patch", MODEL): _body({MERGE_PATCH: "MergePatch", JSON_PATCH: "JsonPatch"}),
     ("post", f"{MODEL}/rollback"): _body({JSON: "Rollback"}),
     ("post", f"{MODEL}/restore"): _body({JSON: "Restoration"}, required=False),
+    SIGN_IN: _body({JSON: "SignIn"}),
     ("put", "/api/config/default"): _body({JSON: "DefaultChoice"}),
 }
 

@@ -15,13 +15,14 @@ from web.health import Readiness
 from web.history import Restoration, Rollback
 from web.models import DefaultChoice
 from web.problems import ProblemDetails
+from web.sessions import SessionView, SignIn
 from web.stale import Newer
 
 Document = dict[str, Any]
 """A JSON object of the document; its shape is OpenAPI's."""
 
 REF: Final = "#/components/schemas/{name}"
-REQUESTS: Final = (DefaultChoice, Rollback, Restoration)
+REQUESTS: Final = (DefaultChoice, Rollback, Restoration, SignIn)
 ANSWERS: Final = (
     Blame,
     DefaultView,
@@ -36,6 +37,7 @@ ANSWERS: Final = (
     ProblemDetails,
     Readiness,
     Receipt,
+    SessionView,
 )
 
 

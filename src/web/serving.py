@@ -9,10 +9,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from web.main import Prepared, database_urls, keep_demo, prepare
 from web.settings import Settings
 from web.workers import keep_workers, work
+
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
@@ -102,4 +105,10 @@ def _announcement(settings: Settings, prepared: Prepared, data: Path | None) -> 
             "(lost? start once with a new MODEL_LEDGER_ADMIN_TOKEN)"
         )
     where = f"data in {data}" if data else "data in the database of DATABASE_URL"
-    return f"Model Ledger is at http://{host}:{settings.port}, {where}; {sign_in}"
+    address = f"http://{host}:{settings.port}"
+    told = f"Model Ledger is at {address}, {where}; {sign_in}"
+    if settings.host not in LOOPBACK or settings.public_url:
+        return told  # whoever reads that output may be elsewhere, and later
+    # In the fragment, which browsers keep to themselves.
+    link = f"{address}/sign-in#{prepared.sign_in_code}"
+    return f"{told}\nOpen {link} to sign in with a browser (once, within 24 hours)"

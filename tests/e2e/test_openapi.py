@@ -41,6 +41,11 @@ def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
             yield method, route, operation
 
 
+def changes(method: str, route: str) -> bool:
+    """Whether it records events."""
+    return method != "get" and route.startswith("/api/config/")
+
+
 def mismatches(document: Document, schema: Document, value: Any, at: str = "") -> Iterator[str]:
     """Where a value is not what the schema tells; fields that it does not tell are mismatches, too."""
     if "$ref" in schema:
@@ -140,11 +145,13 @@ async def test_json_and_yaml_are_the_same_document(api: Api, document: Document)
     assert all(f"{route}:" in text for route in document["paths"])
 
 
-async def test_all_but_the_probes_ask_for_the_token(document: Document) -> None:
-    assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
-    assert document["security"] == [{"token": []}]
-    is_open = {route for _, route, operation in operations(document) if operation.get("security") == []}
-    assert is_open == {"/livez", "/readyz"}
+async def test_all_but_the_probes_and_the_sign_in_ask_who_one_is(document: Document) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["token"] == {"type": "http", "scheme": "bearer"}
+    assert (schemes["session"]["in"], schemes["session"]["name"]) == ("cookie", "model_ledger_session")
+    assert document["security"] == [{"token": []}, {"session": []}]
+    is_open = {(method, route) for method, route, told in operations(document) if told.get("security") == []}
+    assert is_open == {("get", "/livez"), ("get", "/readyz"), ("post", "/api/session")}
 
 
 async def test_every_problem_below_api_is_told(document: Document) -> None:
@@ -153,7 +160,7 @@ async def test_every_problem_below_api_is_told(document: Document) -> None:
             for status in ("4XX", "5XX"):
                 [media_type] = operation["responses"][status]["content"]
                 assert media_type == "application/problem+json"
-            assert ("412" in operation["responses"]) is (method != "get")
+            assert ("412" in operation["responses"]) is changes(method, route)
         for response in operation["responses"].values():
             assert "status_code" not in str(response), "the framework's own shape of errors"
 
@@ -180,6 +187,7 @@ async def test_every_body_is_told(document: Document) -> None:
         f"post {MODEL}/rollback": {"application/json": "Rollback"},
         f"post {MODEL}/restore": {"application/json": "Restoration"},
         "put /api/config/default": {"application/json": "DefaultChoice"},
+        "post /api/session": {"application/json": "SignIn"},
     }
     required = {
         f"{method} {route}": operation["requestBody"]["required"]
@@ -239,7 +247,7 @@ async def test_what_a_change_may_carry_is_told(document: Document) -> None:
     for method, route, operation in operations(document):
         if route.startswith("/api/"):
             told = {parameter["name"] for parameter in operation.get("parameters", [])}
-            assert (told >= carried) is (method != "get"), f"{method} {route}"
+            assert (told >= carried) is changes(method, route), f"{method} {route}"
 
 
 async def test_the_parameters_of_a_difference_are_required(document: Document) -> None:
@@ -282,6 +290,7 @@ async def test_every_answer_is_as_it_is_told(api: Api, document: Document) -> No
         ("post", f"{MODEL}/restore", "", {}, {}),
         ("get", "/api/config/events", "?limit=10", None, {}),
         ("get", "/readyz", "", None, {}),
+        ("get", "/api/session", "", None, {}),
         ("get", "/api/config/events", "?limit=0", None, {}),
     ]
     statuses = set()
