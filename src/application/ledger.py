@@ -37,7 +37,7 @@ ATTEMPTS: Final = 20
 """Decisions on ever newer states before a change that keeps losing the race is given up."""
 
 
-Prepare = Callable[[], Awaitable[Command]]
+Prepare = Callable[[], Awaitable[Command | PatchModel]]
 """Looks up what a command needs; may refuse as the command itself."""
 
 

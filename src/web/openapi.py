@@ -81,6 +81,8 @@ class Contract(OpenAPI):
         for (method, path), content in CONTENTS.items():
             document["paths"][path][method]["responses"]["200"]["content"] = content
         document["paths"][MODEL]["get"]["responses"]["304"] = {"description": "The client has it already"}
+        undo = document["paths"][f"{MODEL}/undo"]["post"]["responses"]
+        undo["409"] = _problem("Conflicting", "It was changed again since, or someone else was faster")
         ready = document["paths"]["/readyz"]["get"]["responses"]
         ready["503"] = {**ready["200"], "description": "It is starting"}
         return document
@@ -127,6 +129,7 @@ BODIES: Final[Mapping[tuple[str, str], Document]] = {
     ("put", MODEL): _body({JSON: "ModelConfig"}),
     ("patch", MODEL): _body({MERGE_PATCH: "MergePatch", JSON_PATCH: "JsonPatch"}),
     ("post", f"{MODEL}/rollback"): _body({JSON: "Rollback"}),
+    ("post", f"{MODEL}/undo"): _body({JSON: "Undo"}),
     ("post", f"{MODEL}/restore"): _body({JSON: "Restoration"}, required=False),
     SIGN_IN: _body({JSON: "SignIn"}),
     ("put", "/api/config/default"): _body({JSON: "DefaultChoice"}),
@@ -136,6 +139,7 @@ CONTENTS: Final[Mapping[tuple[str, str], Document]] = {
     # answers of several kinds, of which Litestar tells none
     ("get", MODEL): {JSON: {"schema": ref("ModelView")}},
     ("post", f"{MODEL}/rollback"): {JSON: {"schema": {"anyOf": [ref("Receipt"), ref("Preview")]}}},
+    ("post", f"{MODEL}/undo"): {JSON: {"schema": {"anyOf": [ref("Receipt"), ref("UndoPreview")]}}},
     ("get", "/api/config/events"): {
         JSON: {"schema": ref("Page")},
         JSON_LINES: {"schema": {"type": "string", "description": "An `Entry` a line."}},

@@ -8,13 +8,14 @@ from msgspec import UNSET, Struct
 
 from application.ports import Receipt
 from application.rollback import Preview
+from application.undo import UndoPreview
 from application.views import Blame, DefaultView, Difference, Entry, ModelView, Page
-from domain.changes import FieldChange, PatchOperation
+from domain.changes import Conflict, FieldChange, PatchOperation
 from domain.configuration import CONSTRAINTS, FIELDS
 from web.health import Readiness
-from web.history import Restoration, Rollback
+from web.history import Restoration, Rollback, Undo
 from web.models import DefaultChoice
-from web.problems import ProblemDetails
+from web.problems import Conflicts, ProblemDetails
 from web.sessions import SessionView, SignIn
 from web.stale import Newer
 
@@ -22,9 +23,11 @@ Document = dict[str, Any]
 """A JSON object of the document; its shape is OpenAPI's."""
 
 REF: Final = "#/components/schemas/{name}"
-REQUESTS: Final = (DefaultChoice, Rollback, Restoration, SignIn)
+REQUESTS: Final = (DefaultChoice, Rollback, Restoration, SignIn, Undo)
 ANSWERS: Final = (
     Blame,
+    Conflict,
+    Conflicts,
     DefaultView,
     Difference,
     Entry,
@@ -38,6 +41,7 @@ ANSWERS: Final = (
     Readiness,
     Receipt,
     SessionView,
+    UndoPreview,
 )
 
 
@@ -58,6 +62,7 @@ def schemas() -> Document:
         "ModelConfig": _model_config(),
         "MergePatch": _merge_patch(),
         "JsonPatch": JSON_PATCH_SCHEMA,
+        "Conflicting": {"allOf": [ref("ProblemDetails"), ref("Conflicts")]},
         "Stale": {"allOf": [ref("ProblemDetails"), ref("Newer")]},
     }
 
