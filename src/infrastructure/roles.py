@@ -13,7 +13,7 @@ ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('model-ledger gran
 GRANTS: Final = (
     "GRANT USAGE ON SCHEMA public TO {role}",
     "GRANT SELECT ON ledger_head, event, idempotency, model, default_model, access_token, setting TO {role}",
-    "GRANT SELECT, INSERT, UPDATE, DELETE ON session, sign_in_link TO {role}",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON session, sign_in_link, worker TO {role}",
     f"GRANT SELECT ON {VERSION_TABLE} TO {{role}}",
     # The projection can always be made again from the events, which this role cannot touch.
     "GRANT INSERT, UPDATE, DELETE ON model, default_model, access_token, setting TO {role}",

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from litestar import Litestar
@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from application.bootstrap import azure_model, create_first_model, demo_model
 from application.ledger import Ledger
+from application.workers import WorkerState
 from domain.errors import LedgerError
 from domain.values import Origin
 from infrastructure.access_tokens import AccessTokens, ensure_administrator
@@ -35,6 +36,7 @@ from infrastructure.rebuild import Rebuilt, rebuild
 from infrastructure.sessions import PostgresSessions, make_sign_in_link
 from infrastructure.verify import Verdict, verify
 from infrastructure.views import PostgresViews
+from infrastructure.worker_roll import PostgresWorkerRoll
 from web.browsers import Site
 from web.events import EventController
 from web.feed import Feed
@@ -49,11 +51,13 @@ from web.problems import answer_bug, answer_http, answer_refusal
 from web.sessions import SessionController
 from web.settings import Settings
 from web.stopping import on_stop
+from web.worker_list import WorkerController
 
 __all__ = [
     "DatabaseUnusable",
     "EmbeddedPostgresError",
     "Prepared",
+    "contract_document",
     "create_app",
     "database_urls",
     "keep_demo",
@@ -102,10 +106,15 @@ class Parts:
         self.sessions = PostgresSessions(self.pool, self.tokens)
         self.clients = ClientPool(Providers(ring, worker.o_series_max_retries).connect)
         self.follower = Follower(worker.database, [self._serve], [self.tokens.read, self.sessions.read])
+        self.roll = PostgresWorkerRoll(self.pool, self._state, self.follower.moved)
         self.feed = Feed(self.views, self.follower.moved)
 
     async def _serve(self, live: Live) -> None:
         await self.clients.reconcile(live.models)
+
+    def _state(self) -> WorkerState:
+        told = self.health()
+        return WorkerState(told.position, told.status, told.follower, told.degraded)
 
     def health(self) -> Readiness:
         """What the probes are told."""
@@ -138,6 +147,8 @@ class Parts:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_SNAPSHOT):
                     await self.follower.started()
+            stack.push_async_callback(self.roll.leave)
+            await _background(stack, self.roll.run())
             await _background(stack, self.feed.run(self.follower.place))
             stack.enter_context(on_stop(self.feed.close))
             _stop_with_parent()
@@ -155,6 +166,7 @@ def create_app(worker: Worker) -> Litestar:
             HistoryController,
             EventController,
             SessionController,
+            WorkerController,
             GatewayController,
             HealthController,
             *page_routes(),
@@ -167,6 +179,7 @@ def create_app(worker: Worker) -> Litestar:
             "feed": _provide(parts.feed),
             "gate": _provide(gate),
             "sessions": _provide(parts.sessions),
+            "roll": _provide(parts.roll),
             "site": _provide(worker.site),
             "origins": _provide(parts.origins),
             "health": _provide(parts.health),
@@ -181,6 +194,12 @@ def create_app(worker: Worker) -> Litestar:
     )
     app.state.require_if_match = worker.require_if_match
     return app
+
+
+def contract_document() -> Mapping[str, Any]:
+    """The published contract (OpenAPI) as the service answers it; no database is asked."""
+    nowhere = Database("postgresql://nobody@127.0.0.1/nothing")
+    return create_app(Worker(nowhere, {}, 0, require_if_match=False)).openapi_schema.to_schema()
 
 
 class Prepared(Struct, frozen=True):

@@ -10,6 +10,7 @@ from application.ports import Receipt
 from application.rollback import Preview
 from application.undo import UndoPreview
 from application.views import Blame, DefaultView, Difference, Entry, ModelView, Page
+from application.workers import Workers, WorkerView
 from domain.changes import Conflict, FieldChange, PatchOperation
 from domain.configuration import CONSTRAINTS, FIELDS
 from web.health import Readiness
@@ -42,6 +43,8 @@ ANSWERS: Final = (
     Receipt,
     SessionView,
     UndoPreview,
+    Workers,
+    WorkerView,
 )
 
 

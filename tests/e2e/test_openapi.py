@@ -295,6 +295,7 @@ async def test_every_answer_is_as_it_is_told(api: Api, document: Document) -> No
         ("get", "/api/config/events", "?limit=10", None, {}),
         ("get", "/readyz", "", None, {}),
         ("get", "/api/session", "", None, {}),
+        ("get", "/api/config/workers", "", None, {}),
         ("get", "/api/config/events", "?limit=0", None, {}),
     ]
     statuses = set()
