@@ -24,6 +24,7 @@ from domain.errors import LedgerError
 from domain.values import Origin
 from infrastructure.access_tokens import AccessTokens, ensure_administrator
 from infrastructure.client_pool import ClientPool
+from infrastructure.connection_tester import ProviderTester
 from infrastructure.database import Database, DatabaseUnusable, alchemy, start_errors
 from infrastructure.demo_process import DemoProcess
 from infrastructure.embedded import EmbeddedPostgresError, data_root, lease
@@ -104,7 +105,9 @@ class Parts:
         self.ledger = Ledger(PostgresEventStore(self.pool), ring.origins)
         self.tokens = AccessTokens()
         self.sessions = PostgresSessions(self.pool, self.tokens)
-        self.clients = ClientPool(Providers(ring, worker.o_series_max_retries).connect)
+        providers = Providers(ring, worker.o_series_max_retries)
+        self.clients = ClientPool(providers.connect)
+        self.tester = ProviderTester(providers)
         self.follower = Follower(worker.database, [self._serve], [self.tokens.read, self.sessions.read])
         self.roll = PostgresWorkerRoll(self.pool, self._state, self.follower.moved)
         self.feed = Feed(self.views, self.follower.moved)
@@ -178,6 +181,7 @@ def create_app(worker: Worker) -> Litestar:
             "clients": _provide(parts.clients),
             "feed": _provide(parts.feed),
             "gate": _provide(gate),
+            "tester": _provide(parts.tester),
             "sessions": _provide(parts.sessions),
             "roll": _provide(parts.roll),
             "site": _provide(worker.site),

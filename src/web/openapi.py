@@ -75,7 +75,7 @@ class Contract(OpenAPI):
                 if path in OPEN or (method, path) == SIGN_IN:
                     operation["security"] = []
                 if path.startswith("/api/"):
-                    _complete(operation, changes=method in WRITES and path.startswith("/api/config/"))
+                    _complete(operation, changes=method in WRITES and _records(path))
         for (method, path), body in BODIES.items():
             document["paths"][path][method]["requestBody"] = body
         for (method, path), content in CONTENTS.items():
@@ -86,6 +86,11 @@ class Contract(OpenAPI):
         ready = document["paths"]["/readyz"]["get"]["responses"]
         ready["503"] = {**ready["200"], "description": "It is starting"}
         return document
+
+
+def _records(path: str) -> bool:
+    """Whether what is sent there becomes events."""
+    return path.startswith("/api/config/") and not path.endswith("/test")
 
 
 def _complete(operation: Document, *, changes: bool) -> None:
@@ -131,6 +136,7 @@ BODIES: Final[Mapping[tuple[str, str], Document]] = {
     ("post", f"{MODEL}/rollback"): _body({JSON: "Rollback"}),
     ("post", f"{MODEL}/undo"): _body({JSON: "Undo"}),
     ("post", f"{MODEL}/restore"): _body({JSON: "Restoration"}, required=False),
+    ("post", f"{MODEL}/test"): _body({JSON: "ModelConfig"}, required=False),
     SIGN_IN: _body({JSON: "SignIn"}),
     ("put", "/api/config/default"): _body({JSON: "DefaultChoice"}),
 }

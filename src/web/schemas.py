@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct
 
+from application.connection_test import ConnectionReport, ConnectionStep
 from application.ports import Receipt
 from application.rollback import Preview
 from application.undo import UndoPreview
@@ -29,6 +30,7 @@ ANSWERS: Final = (
     Blame,
     Conflict,
     Conflicts,
+    ConnectionReport,
     DefaultView,
     Difference,
     Entry,
@@ -42,6 +44,7 @@ ANSWERS: Final = (
     Readiness,
     Receipt,
     SessionView,
+    ConnectionStep,
     UndoPreview,
     Workers,
     WorkerView,

@@ -57,16 +57,15 @@ async def test_who_was_silent_for_long_is_not_counted(api: Api, databases: Datab
     connection = await asyncpg.connect(databases.owner_url(api.service.database))
     for age in ("11 seconds", "1 hour"):
         await connection.execute(
-            "INSERT INTO worker SELECT gen_random_uuid(), 0, 'ready', 'listening', '{}', now(), now() - $1::text::interval",
+            "INSERT INTO worker "
+            "SELECT gen_random_uuid(), 0, 'ready', 'listening', '{}', now(), now() - $1::text::interval",
             age,
         )
     assert (await told(api))["total"] == 2
 
     async def is_forgotten() -> bool:
-        return bool(
-            await connection.fetchval("SELECT count(*) FROM worker WHERE seen_at < now() - interval '1 h'")
-            == 0
-        )
+        old = "SELECT count(*) FROM worker WHERE seen_at < now() - interval '1 h'"
+        return bool(await connection.fetchval(old) == 0)
 
     await api.create()
     await eventually(is_forgotten)
