@@ -17,6 +17,7 @@ from domain.access import Permission
 from domain.values import MODEL_ID
 from web.bodies import JSON, JSON_PATCH, MERGE_PATCH
 from web.browsers import COOKIE
+from web.csv_export import MEDIA_TYPE as CSV
 from web.events import JSON_LINES
 from web.problems import MEDIA_TYPE
 from web.schemas import Document, ref, schemas
@@ -149,6 +150,12 @@ CONTENTS: Final[Mapping[tuple[str, str], Document]] = {
     ("get", "/api/config/events"): {
         JSON: {"schema": ref("Page")},
         JSON_LINES: {"schema": {"type": "string", "description": "An `Entry` a line."}},
+        CSV: {
+            "schema": {
+                "type": "string",
+                "description": "A line that names the columns, then an entry a line.",
+            }
+        },
     },
     ("get", "/api/config/events/stream"): {
         "text/event-stream": {

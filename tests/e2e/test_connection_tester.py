@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from service import Api, free_port, path
 from test_connections import contexts
-from upstream import Hang, Raw, Reply, ScriptedUpstream, Status
+from upstream import Hang, Raw, Reply, ScriptedUpstream, Status, wait_until
 
 from application.connection_test import ConnectionReport
 from domain.configuration import ModelConfig
@@ -274,4 +274,4 @@ async def test_a_trial_leaves_nothing_open(upstream: ScriptedUpstream) -> None:
     one = trial_calls()
     reports = await asyncio.gather(*(one.test(GPT, config(upstream.origin)) for _ in range(20)))
     assert [report for report in reports if not report.ok] == []
-    assert upstream.live == 0
+    await wait_until(lambda: upstream.live == 0, within=5)

@@ -321,7 +321,7 @@ async def test_every_answer_is_as_it_is_told(api: Api, document: Document) -> No
 
 async def test_the_export_and_the_stream_are_told_with_their_media_types(document: Document) -> None:
     events = document["paths"]["/api/config/events"]["get"]["responses"]["200"]["content"]
-    assert events.keys() == {"application/json", "application/jsonl"}
+    assert events.keys() == {"application/json", "application/jsonl", "text/csv"}
     stream = document["paths"]["/api/config/events/stream"]["get"]["responses"]["200"]["content"]
     assert stream.keys() == {"text/event-stream"}
 
