@@ -56,9 +56,11 @@ REDEEM: Final = """
 """
 END: Final = "DELETE FROM session WHERE hash = $1"
 TIDY: Final = f"""
-    DELETE FROM session s WHERE NOT ({OPEN})
-        OR NOT EXISTS (SELECT FROM access_token t WHERE t.hash = s.token_hash)
-        OR s.hash IN (SELECT hash FROM session WHERE token_hash = $1 ORDER BY seen_at DESC OFFSET $4)
+    DELETE FROM session WHERE hash IN (
+        SELECT hash FROM session s WHERE NOT ({OPEN})
+            OR NOT EXISTS (SELECT FROM access_token t WHERE t.hash = s.token_hash)
+            OR s.hash IN (SELECT hash FROM session WHERE token_hash = $1 ORDER BY seen_at DESC OFFSET $4)
+        FOR UPDATE SKIP LOCKED) -- another sign-in may tidy at the same moment
 """  # noqa: S608 - ours
 TIDY_LINKS: Final = "DELETE FROM sign_in_link WHERE expires_at <= now()"
 RING: Final = "SELECT pg_notify('model_ledger', 'session')"

@@ -26,6 +26,7 @@ from web.paging import LARGEST_PAGE, next_link, read_cursor, read_limit
 JSON_LINES: Final = "application/jsonl"
 DOWNLOAD: Final = {
     "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
     "Content-Disposition": 'attachment; filename="model-ledger-events.csv"',
 }
 STREAM_HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -172,7 +172,7 @@ def create_app(worker: Worker) -> Litestar:
             WorkerController,
             GatewayController,
             HealthController,
-            *page_routes(),
+            *page_routes(is_secure=worker.site.is_secure),
         ],
         guards=[gate],
         dependencies={

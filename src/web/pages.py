@@ -44,6 +44,8 @@ HEADERS: Final[Mapping[str, str]] = {
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 """On every page and asset."""
+TLS_ONLY: Final = {"Strict-Transport-Security": "max-age=31536000"}
+"""Where browsers come over TLS: they never try without it again."""
 KEEP: Final = "public, max-age=31536000, immutable"
 """For files whose name holds a digest of their content."""
 COMPRESSED: Final = {"br": ".br", "gzip": ".gz"}
@@ -75,27 +77,33 @@ class File(Struct, frozen=True):
     media_type: str
     contents: Mapping[str, bytes]
 
-    def answer(self, accepted: str, cache: str) -> Response[bytes]:
+    def answer(self, accepted: str, headers: Mapping[str, str]) -> Response[bytes]:
         """The file in the best coding that the client takes."""
         taken = _codings(accepted)
         coding = next((name for name in COMPRESSED if name in taken and name in self.contents), "")
-        headers = {**HEADERS, "Cache-Control": cache}
+        told = dict(headers)
         if len(self.contents) > 1:
-            headers["Vary"] = "Accept-Encoding"
+            told["Vary"] = "Accept-Encoding"
         if coding:
-            headers["Content-Encoding"] = coding
-        return Response(self.contents[coding], media_type=self.media_type, headers=headers)
+            told["Content-Encoding"] = coding
+        return Response(self.contents[coding], media_type=self.media_type, headers=told)
 
 
-def page_routes(directory: Path = STATIC) -> list[HTTPRouteHandler]:
-    """The routes of the application's pages and assets, with the build that lies there now."""
+def page_routes(directory: Path = STATIC, *, is_secure: bool = False) -> list[HTTPRouteHandler]:
+    """The routes of the application's pages and assets, with the build that lies there now.
+
+    `is_secure` says that browsers come over TLS.
+    """
+    headers = {**HEADERS, **(TLS_ONLY if is_secure else {})}
     index = _read(directory / "index.html") or File(TYPES[".html"], {"": NOT_BUILT})
     assets = _assets(directory / "assets")
 
     @route([*VIEWS], http_method=["GET", "HEAD"], permission=Permission.PUBLIC, include_in_schema=False)
     async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
         """The application, whatever its view."""
-        return index.answer(request.headers.get("accept-encoding", ""), "no-store")
+        return index.answer(
+            request.headers.get("accept-encoding", ""), {**headers, "Cache-Control": "no-store"}
+        )
 
     @route(
         "/assets/{name:str}",
@@ -108,7 +116,7 @@ def page_routes(directory: Path = STATIC) -> list[HTTPRouteHandler]:
         found = assets.get(name)
         if found is None:
             raise NotFoundException(detail="there is no such asset")
-        return found.answer(request.headers.get("accept-encoding", ""), KEEP)
+        return found.answer(request.headers.get("accept-encoding", ""), {**headers, "Cache-Control": KEEP})
 
     return [page, asset]
 

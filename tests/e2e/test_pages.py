@@ -144,6 +144,16 @@ async def test_nothing_but_the_builds_own_assets_can_be_read(
     assert b"secret" not in answer.content
 
 
+async def test_behind_tls_browsers_are_told_to_stay_there(
+    build: Path, client: AsyncTestClient[Litestar]
+) -> None:
+    async with AsyncTestClient(Litestar(page_routes(build, is_secure=True))) as secure:
+        for address in ("/", "/assets/app-1a2b3c4d.js"):
+            told = (await secure.get(address)).headers["strict-transport-security"]
+            assert told == "max-age=31536000"
+            assert "strict-transport-security" not in (await client.get(address)).headers
+
+
 async def test_without_a_build_the_page_says_how_to_make_one(tmp_path: Path) -> None:
     async with AsyncTestClient(Litestar(page_routes(tmp_path))) as client:
         answer = await client.get("/")
