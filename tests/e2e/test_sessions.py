@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 from browser import COOKIE, eventually, page, secret, sign_in, signed_in
+from chaos_proxy import ChaosProxy
 from raw import exchange
 from service import TOKEN, Api, Databases, Service, clean_environment, path, running, serving
 from upstream import ScriptedUpstream
@@ -241,6 +242,30 @@ async def test_a_start_with_another_token_ends_the_sessions_of_the_one_before(
     for token, left in (("first" * 8, 1), ("other" * 8, 0), ("first" * 8, 0)):
         await ensure_administrator(owner, token)
         assert await owner.fetchval("SELECT count(*) FROM session") == left
+
+
+async def test_a_session_that_a_worker_knows_goes_on_while_the_database_is_away(
+    databases: Databases, database: str, upstream: ScriptedUpstream
+) -> None:
+    with (
+        ChaosProxy(databases.app_url(database)) as proxy,
+        running(databases, database, upstream, workers=1, DATABASE_URL=proxy.url) as service,
+    ):
+        async with signed_in(service) as api, page(service) as stranger:
+            assert (await api.chat("first")).status_code == 200
+            proxy.black_hole()
+            stranger.http.cookies.set(COOKIE, "mls_" + "x" * 36)
+            unknown, failed, known = await asyncio.gather(
+                stranger.http.get("/api/session"), sign_in(stranger, token=TOKEN), api.chat("first")
+            )
+            assert (unknown.status_code, failed.status_code, known.status_code) == (503, 503, 200)
+            proxy.heal()
+
+            async def is_back() -> bool:
+                return (await stranger.http.get("/api/session")).status_code == 401
+
+            await eventually(is_back)
+            assert await everywhere(api, 200)
 
 
 # The one-time link.
