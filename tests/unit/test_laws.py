@@ -374,8 +374,8 @@ def test_merging_does_not_depend_on_who_is_called_mine(three: Three) -> None:
     base, theirs, mine = (config.fields() for config in three)
     one, conflicts = merge(base, theirs, mine)
     other, others = merge(base, mine, theirs)
-    assert {(each.field, each.theirs, each.mine) for each in conflicts} == {
-        (each.field, each.mine, each.theirs) for each in others
+    assert {each.field: (each.theirs, each.mine) for each in conflicts} == {
+        each.field: (each.mine, each.theirs) for each in others
     }
     if not conflicts:
         assert one == other
