@@ -21,6 +21,7 @@ run: setup ## Start the service on http://127.0.0.1:8000 (Ctrl-C stops it)
 	@exec $(BIN)/model-ledger serve
 
 test: setup ## Run every test but the soaks
+	@$(NPM) run -s test -- --reporter=dot
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not long"
 
 test-long: setup ## Run the soaks
@@ -44,9 +45,8 @@ types: setup ## Check the types, strictly
 contract: setup ## Check which layer imports which
 	@$(BIN)/lint-imports
 
-page-check: setup ## Format, lint, types and tests of the page
+page-check: setup ## Format, lint and types of the page
 	@$(NPM) run -s check
-	@$(NPM) run -s test
 
 bench: setup ## Measure appends, reads, propagation and the gateway; print one table
 	@$(BIN)/python -m bench
