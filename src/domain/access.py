@@ -15,6 +15,8 @@ class Permission(StrEnum):
     READ_HISTORY = "history:read"
     CALL_MODELS = "models:call"
     READ_METRICS = "metrics:read"
+    USE_SESSION = "session:use"
+    """To see who one is, and to sign out."""
 
 
 class Role(StrEnum):

@@ -1,4 +1,4 @@
-"""The difference between two configurations, field by field."""
+"""The difference between two configurations, and what two of them make of a third, field by field."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -27,10 +27,38 @@ class PatchOperation(Struct, frozen=True, omit_defaults=True):
     value: Value | UnsetType = UNSET
 
 
+class Conflict(Struct, frozen=True, omit_defaults=True):
+    """A field that two sides changed differently; a value that is absent is a field that is not set."""
+
+    field: str
+    base: Value | UnsetType = UNSET
+    theirs: Value | UnsetType = UNSET
+    mine: Value | UnsetType = UNSET
+
+
 def difference(old: Fields, new: Fields) -> list[FieldChange]:
     """The changes that lead from one configuration to the other, in the order of the fields."""
     fields = [*new, *(field for field in old if field not in new)]
     return [change for field in fields if (change := _change(field, old, new))]
+
+
+def merge(base: Fields, theirs: Fields, mine: Fields) -> tuple[dict[str, Value], list[Conflict]]:
+    """Bring both sides' changes of one base together, field by field.
+
+    Where both changed a field, and not to the same, it is a conflict and keeps `theirs`.
+    """
+    merged = dict(theirs)
+    conflicts = []
+    for change in difference(base, mine):
+        field = change.field
+        ours, other = mine.get(field, UNSET), theirs.get(field, UNSET)
+        if other == base.get(field, UNSET):
+            merged.pop(field, None)
+            if not isinstance(ours, UnsetType):
+                merged[field] = ours
+        elif other != ours:
+            conflicts.append(Conflict(field, base.get(field, UNSET), other, ours))
+    return merged, conflicts
 
 
 def as_json_patch(changes: list[FieldChange]) -> list[PatchOperation]:

@@ -8,6 +8,7 @@ LedgerError
 ├── ModelFrozen           its newest event was written by a newer release than this one
 ├── DefaultProtected      the default model cannot go before another one (or none) is the default
 ├── PatchRefused          a JSON Patch that does not apply to the current configuration
+├── UndoConflict          what is to be undone was changed again since
 ├── PreconditionFailed    the client named a version, and the model is at another one
 ├── PreconditionRequired  the installation asks for If-Match, and the request has none
 ├── VersionConflict       someone else appended first; read again and retry
@@ -19,6 +20,8 @@ LedgerError
 from collections.abc import Sequence
 
 from msgspec import Struct
+
+from domain.changes import Conflict
 
 
 class Problem(Struct, frozen=True):
@@ -90,6 +93,16 @@ class DefaultProtected(LedgerError):
 
 class PatchRefused(LedgerError):
     """A JSON Patch that does not apply to the current configuration (RFC 6902 section 5)."""
+
+
+class UndoConflict(LedgerError):
+    """Some fields of the change that is to be undone were changed again since."""
+
+    def __init__(self, version: int, conflicts: Sequence[Conflict]) -> None:
+        fields = ", ".join(conflict.field for conflict in conflicts)
+        super().__init__(f"changed again since version {version}: {fields}")
+        self.version = version
+        self.conflicts = tuple(conflicts)
 
 
 class PreconditionFailed(LedgerError):

@@ -25,6 +25,9 @@ KEEP: Final = """
     WHERE access_token.hash <> excluded.hash
 """
 MAKE: Final = "INSERT INTO access_token (id, name, role, hash) VALUES ($1, $1, $2, $3) ON CONFLICT DO NOTHING"
+END_SESSIONS: Final = """
+    DELETE FROM session s WHERE NOT EXISTS (SELECT FROM access_token t WHERE t.hash = s.token_hash)
+"""
 
 
 class AccessTokens:
@@ -36,9 +39,13 @@ class AccessTokens:
 
     def authenticate(self, token: str) -> Caller | None:
         """See `Authenticator.authenticate`."""
+        return self.holder(digest(token))
+
+    def holder(self, token_digest: bytes) -> Caller | None:
+        """Who the token of a digest belongs to; see `authenticate`."""
         if self.callers is None:
             raise StoreUnavailable("database_unavailable", "the database does not answer; try again")
-        return self.callers.get(digest(token))
+        return self.callers.get(token_digest)
 
     async def read(self, connection: Connection) -> None:
         """Take over the table; a token that is gone from it is revoked here from now on."""
@@ -72,10 +79,17 @@ async def ensure_administrator(connection: Connection, token: str | None) -> str
     """
     if token is not None:
         await connection.execute(KEEP, ADMINISTRATOR, Role.ADMINISTRATOR, digest(token))
+        # They are void already; but the token might come back, and they would, too.
+        await connection.execute(END_SESSIONS)
         return None
-    made = "mlk_adm_" + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_CHARACTERS))
+    made = random_secret("mlk_adm_")
     status = await connection.execute(MAKE, ADMINISTRATOR, Role.ADMINISTRATOR, digest(made))
     return made if status == "INSERT 0 1" else None
+
+
+def random_secret(prefix: str) -> str:
+    """A secret that nobody can guess; the prefix tells what was found where one should not be."""
+    return prefix + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_CHARACTERS))
 
 
 def digest(token: str) -> bytes:

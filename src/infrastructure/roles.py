@@ -23,6 +23,9 @@ TABLES: Final[Mapping[str, Sequence[str]]] = {
     "default_model": WRITE,
     "access_token": WRITE,
     "setting": WRITE,
+    "session": WRITE,
+    "sign_in_link": WRITE,
+    "worker": WRITE,
     "usage": ("SELECT", "INSERT", "DELETE"),
     "usage_writer": WRITE,
 }

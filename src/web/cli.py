@@ -36,6 +36,11 @@ def _run(asked: argparse.Namespace) -> int:
 
         serve_demo_upstream(asked.port, asked.key, exit_with_parent=asked.exit_with_parent)
         return 0
+    if asked.command == "contract":
+        from web.commands import print_contract
+
+        print_contract()
+        return 0
     from web.settings import DATABASE_VARIABLES, Settings, SettingsError
 
     given = {name: getattr(asked, name, None) for name in ("host", "port", "workers", "data_dir")}
@@ -86,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (serve, verify, rebuild):
         command.add_argument("--data-dir", help="MODEL_LEDGER_DATA_DIR, default var")
+    commands.add_parser("contract", help="print the OpenAPI document", allow_abbrev=False)
     demo = commands.add_parser(
         "demo-upstream", help="start the demonstration provider alone", allow_abbrev=False
     )

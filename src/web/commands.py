@@ -1,4 +1,4 @@
-"""The commands that need the application: serve, verify, rebuild."""
+"""The commands that need the application: serve, verify, rebuild, contract."""
 
 import asyncio
 import os
@@ -7,14 +7,29 @@ import sys
 from contextlib import ExitStack
 from typing import Final
 
+import msgspec
+
 from web.listening import allow_many_connections
-from web.main import DatabaseUnusable, EmbeddedPostgresError, database_urls, rebuild_projection, verify_ledger
+from web.main import (
+    DatabaseUnusable,
+    EmbeddedPostgresError,
+    contract_document,
+    database_urls,
+    rebuild_projection,
+    verify_ledger,
+)
 from web.serving import serve
 from web.settings import Settings, forget
 from web.workers import log_to_stderr
 
 REFUSALS: Final = (DatabaseUnusable, EmbeddedPostgresError)
 """Errors whose message is meant for the user."""
+
+
+def print_contract() -> None:
+    """Print the OpenAPI document, sorted, so that it changes only when the contract does."""
+    document = msgspec.json.encode(contract_document(), order="sorted")
+    sys.stdout.write(f"{document.decode()}\n")
 
 
 def run(command: str, settings: Settings, listener: socket.socket | None) -> int:

@@ -1,6 +1,8 @@
 """The audit log across everything, and the live stream of it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
@@ -10,15 +12,23 @@ from litestar.params import FromQuery
 from litestar.response import Stream
 
 from application.ports import Source
-from application.views import EventFilter, Page, Views
+from application.views import Entry, EventFilter, Page, Views
 from domain.access import Permission
-from domain.errors import InvalidInput, Problem
+from domain.errors import InvalidInput, Problem, StoreUnavailable
 from domain.values import parse_model_id
+from web.csv_export import MEDIA_TYPE as CSV
+from web.csv_export import csv_head, csv_lines
 from web.feed import Feed
+from web.identity import Gate
 from web.instants import parse_instant
 from web.paging import LARGEST_PAGE, next_link, read_cursor, read_limit
 
 JSON_LINES: Final = "application/jsonl"
+DOWNLOAD: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Disposition": 'attachment; filename="model-ledger-events.csv"',
+}
 STREAM_HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -42,9 +52,9 @@ class EventController(Controller):
         text: FromQuery[str | None] = None,
         cursor: FromQuery[str | None] = None,
         limit: FromQuery[int] = 50,
-        format: FromQuery[Literal["json", "jsonl"]] = "json",  # noqa: A002 - likewise
+        format: FromQuery[Literal["json", "jsonl", "csv"]] = "json",  # noqa: A002 - likewise
     ) -> Response[Page] | Stream:
-        """The audit log, newest first; as JSON Lines all that matches, in one answer."""
+        """The audit log, newest first; as JSON Lines or CSV all that matches, in one answer."""
         wanted = EventFilter(
             model_id=None if model is None else parse_model_id(model, "/model"),
             actor=_plain(actor, "actor"),
@@ -55,9 +65,13 @@ class EventController(Controller):
             text=_plain(text, "text"),
         )
         before, size = read_cursor(cursor), read_limit(limit)
-        if format == "jsonl" or JSON_LINES in request.headers.get("accept", ""):
-            lines = _lines(views, wanted, before)
+        accepted = request.headers.get("accept", "")
+        if format == "jsonl" or (format == "json" and JSON_LINES in accepted):
+            lines = _export(views, wanted, before, b"", _json_lines)
             return Stream(lines, media_type=JSON_LINES, headers={"Cache-Control": "no-store"})
+        if format == "csv" or CSV in accepted:
+            lines = _export(views, wanted, before, csv_head(), csv_lines)
+            return Stream(lines, media_type=CSV, headers=DOWNLOAD)
         page = await views.events(wanted, before=before, limit=size)
         return Response(page, headers=next_link(request, page.next_cursor))
 
@@ -66,6 +80,7 @@ class EventController(Controller):
         self,
         request: Request[Any, Any, Any],
         feed: NamedDependency[Feed],
+        gate: NamedDependency[Gate],
         after: FromQuery[int | None] = None,
     ) -> Stream:
         """New events as they are committed (server-sent events); `Last-Event-ID` resumes."""
@@ -73,16 +88,43 @@ class EventController(Controller):
         position = after if last is None else read_cursor(last, "/last-event-id")
         if position is not None and position < 0:
             raise InvalidInput([Problem("/after", "invalid_value", "a position is 0 or more")])
-        return Stream(feed.stream(position), media_type="text/event-stream", headers=STREAM_HEADERS)
+        events = _while_known(feed.stream(position), partial(gate.still_knows, request))
+        return Stream(events, media_type="text/event-stream", headers=STREAM_HEADERS)
 
 
-async def _lines(views: Views, wanted: EventFilter, before: int | None) -> AsyncIterator[bytes]:
+async def _while_known(
+    messages: AsyncGenerator[bytes], known: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
+    """Pass messages on until their reader's token is revoked or session is over; heartbeats are some, too."""
+    async with aclosing(messages):
+        async for message in messages:
+            try:
+                if not await known():
+                    return
+            except StoreUnavailable:
+                return  # who watches comes back by itself, and is asked again
+            yield message
+
+
+async def _export(
+    views: Views,
+    wanted: EventFilter,
+    before: int | None,
+    head: bytes,
+    write: Callable[[Sequence[Entry]], bytes],
+) -> AsyncIterator[bytes]:
+    """All that matches, a page at a time."""
+    yield head
     while True:
         page = await views.events(wanted, before=before, limit=LARGEST_PAGE)
-        yield b"".join(msgspec.json.encode(entry) + b"\n" for entry in page.data)
+        yield write(page.data)
         if page.next_cursor is None:
             return
         before = int(page.next_cursor)
+
+
+def _json_lines(entries: Sequence[Entry]) -> bytes:
+    return b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
 
 
 def _plain(text: str | None, field: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -59,7 +59,7 @@ class Feed:
         self._closed = True
         self._news.set()
 
-    async def stream(self, after: int | None) -> AsyncIterator[bytes]:
+    async def stream(self, after: int | None) -> AsyncGenerator[bytes]:
         """Everything after a position (None: from now on), then what comes, with heartbeats."""
         # Taken before the first line is out: whoever has read it misses nothing from there on.
         position = self._position if after is None else after

@@ -11,6 +11,7 @@ from msgspec import Struct
 from application.ledger import Ledger
 from application.ports import Receipt
 from application.rollback import Preview, preview_rollback, restore_command, rollback_command
+from application.undo import UndoPreview, preview_undo, undo_command
 from application.views import Blame, Difference, Page, Views
 from domain.access import Permission
 from domain.changes import as_json_patch, difference
@@ -33,6 +34,13 @@ class Restoration(Struct, frozen=True, forbid_unknown_fields=True):
     """Which version a deleted model comes back with; left out, the one that it had last."""
 
     to_version: int | None = None
+    reason: str | None = None
+
+
+class Undo(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which version's change is taken back, and why; without a reason, the change says what it undoes."""
+
+    version: int
     reason: str | None = None
 
 
@@ -92,6 +100,29 @@ class HistoryController(Controller):
             return Response(await preview_rollback(views, ledger, wanted, asked.to_version, asked.credential))
         prepare = partial(rollback_command, views, wanted, asked.to_version, asked.credential)
         return answer(await change.because(asked.reason).execute(ledger, prepare))
+
+    @post("/undo", status_code=200, permission=Permission.CHANGE_MODELS)
+    async def undo(
+        self,
+        request: Request[Any, Any, Any],
+        views: NamedDependency[Views],
+        ledger: NamedDependency[Ledger],
+        change: NamedDependency[Change],
+        model_id: FromPath[str],
+        dry_run: FromQuery[bool] = False,  # noqa: FBT002 - a query parameter
+    ) -> Response[Receipt] | Response[UndoPreview]:
+        """Take back what one version changed and keep what later ones did; `dry_run` only tells.
+
+        409 with the fields that were changed again since, if there are any.
+        """
+        wanted = parse_model_id(model_id)
+        asked = await read_struct(request, Undo)
+        if dry_run:
+            return Response(await preview_undo(views, ledger, wanted, asked.version))
+        noted = change.because(asked.reason)
+        if noted.context.reason is None:
+            noted = noted.because(f"undo of version {asked.version}")
+        return answer(await noted.execute(ledger, partial(undo_command, views, wanted, asked.version)))
 
     @post("/restore", status_code=200, permission=Permission.CHANGE_MODELS)
     async def restore(

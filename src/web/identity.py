@@ -18,7 +18,8 @@ from uuid_utils import uuid7
 
 from application.ledger import Condition, Ledger, Prepare
 from application.patch import PatchModel
-from application.ports import Authenticator, Caller, Context, Idempotency, Receipt
+from application.ports import Authenticator, Caller, Context, Idempotency, Receipt, Source
+from application.sessions import Sessions
 from application.views import Views
 from domain.access import PERMISSIONS, Permission
 from domain.catalog import Command
@@ -26,12 +27,14 @@ from domain.default import SetDefault
 from domain.errors import InvalidInput, PreconditionFailed, PreconditionRequired, Problem
 from domain.values import parse_reason
 from web.bodies import pointer
+from web.browsers import Site
 from web.local_callers import is_local
 from web.preconditions import read_condition, read_idempotency
 from web.stale import explain
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 BEARER: Final = re.compile(r"bearer +([\x21-\x7e]+) *", re.IGNORECASE)
+CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="Model Ledger"'}
 WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 ESCAPED_SLASH: Final = Problem("/model_id", "invalid_id", "an id holds no slash; '/' belongs into deployment")
 
@@ -39,26 +42,38 @@ Connection = ASGIConnection[Any, Any, Any, Any]
 
 
 class Gate:
-    """The guard of the whole application: it asks each route for its permission, and denies by default."""
+    """The guard of the whole application: it asks each route for its permission, and denies by default.
 
-    def __init__(self, tokens: Authenticator, open_to_local: Collection[Permission] = ()) -> None:
+    A caller is known by a bearer token or, where none is sent, by the cookie of a session.
+    """
+
+    def __init__(
+        self,
+        tokens: Authenticator,
+        sessions: Sessions,
+        site: Site,
+        open_to_local: Collection[Permission] = (),
+    ) -> None:
         """What is open to programs of this machine needs no token from them."""
         self._tokens = tokens
+        self._sessions = sessions
+        self._site = site
         self._open_to_local = open_to_local
 
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
         """Let the caller through, and note who it is.
 
         Raises:
-            NotAuthorizedException: no token, or one that is unknown or revoked.
-            PermissionDeniedException: the caller's role does not hold the route's permission.
+            NotAuthorizedException: no token and no session, or one that is unknown, revoked or over.
+            PermissionDeniedException: the caller's role does not hold the route's permission, or a request
+                with a cookie may come from another page than ours.
             InvalidInput: below /api, an escaped slash in the path, or query parameters that the route does
                 not have or that stand twice.
         """
         permission = handler.opt.get("permission")
         if permission is Permission.PUBLIC or (permission in self._open_to_local and is_local(connection)):
             return
-        caller = self._authenticate(connection)
+        caller = await self._authenticate(connection)
         if permission is None or permission not in PERMISSIONS.get(caller.role, frozenset()):
             raise PermissionDeniedException(detail=f"this needs the permission {permission or '(none set)'}")
         connection.scope["user"] = caller
@@ -66,15 +81,46 @@ class Gate:
             _refuse_escaped_slash(connection)
             _refuse_unclear_query(connection, handler)
 
-    def _authenticate(self, connection: Connection) -> Caller:
-        sent = BEARER.fullmatch(connection.headers.get("authorization", ""))
-        caller = self._tokens.authenticate(sent.group(1)) if sent else None
+    async def still_knows(self, connection: Connection) -> bool:
+        """Whether the caller of an answer that goes on is known still; asking keeps no session open.
+
+        Raises:
+            StoreUnavailable: that cannot be said now.
+        """
+        token, secret = _bearer(connection), self._site.secret(connection)
+        if token is not None:
+            return self._tokens.authenticate(token) is not None
+        return bool(secret and await self._sessions.find(secret, used=False))
+
+    async def _authenticate(self, connection: Connection) -> Caller:
+        if not connection.headers.get("authorization"):
+            return await self._of_session(connection)
+        token = _bearer(connection)
+        caller = self._tokens.authenticate(token) if token else None
         if caller is None:
-            raise NotAuthorizedException(
-                detail="send a valid token: Authorization: Bearer <token>",
-                headers={"WWW-Authenticate": 'Bearer realm="Model Ledger"'},
-            )
+            raise _unknown()
+        connection.scope["auth"] = None
         return caller
+
+    async def _of_session(self, connection: Connection) -> Caller:
+        secret = self._site.secret(connection)
+        session = await self._sessions.find(secret) if secret else None
+        if session is None:
+            raise _unknown()
+        self._site.refuse_foreign(connection)
+        connection.scope["auth"] = session
+        return session.caller
+
+
+def _bearer(connection: Connection) -> str | None:
+    sent = BEARER.fullmatch(connection.headers.get("authorization", ""))
+    return sent.group(1) if sent else None
+
+
+def _unknown() -> NotAuthorizedException:
+    return NotAuthorizedException(
+        detail="sign in, or send a valid token: Authorization: Bearer <token>", headers=CHALLENGE
+    )
 
 
 class Change(Struct, frozen=True):
@@ -107,7 +153,8 @@ class Change(Struct, frozen=True):
 async def provide_change(request: Request[Caller, Any, Any], views: NamedDependency[Views]) -> Change:
     """Read everything about a change but its content."""
     caller = request.user
-    context = Context(caller.actor, "api", request_id(request.scope), _reason(request))
+    source: Source = "api" if request.auth is None else "ui"
+    context = Context(caller.actor, source, request_id(request.scope), _reason(request))
     opt = request.route_handler.opt
     required = bool(request.app.state.require_if_match) and not opt.get("creates")
     key = read_idempotency(request, caller.actor, await request.body())

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from litestar import Litestar
@@ -24,11 +24,13 @@ from uvicorn.config import STARTUP_FAILURE
 from application.bootstrap import azure_model, create_first_model, demo_model
 from application.ledger import Ledger
 from application.telemetry import CallLogs, Untraced
+from application.workers import WorkerState
 from domain.access import Permission
 from domain.errors import LedgerError
 from domain.values import Origin
 from infrastructure.access_tokens import AccessTokens, digest, ensure_administrator
 from infrastructure.client_pool import ClientPool
+from infrastructure.connection_tester import ProviderTester
 from infrastructure.database import Database, DatabaseAway, DatabaseUnusable, alchemy, start_errors
 from infrastructure.demo_process import DemoProcess
 from infrastructure.embedded import EmbeddedPostgresError, data_root, lease
@@ -44,12 +46,15 @@ from infrastructure.preparation import Preparation
 from infrastructure.provider import Key, KeyRing, Providers
 from infrastructure.rebuild import Rebuilt, rebuild
 from infrastructure.recall import Recall
+from infrastructure.sessions import PostgresSessions, make_sign_in_link
 from infrastructure.snapshot_files import SnapshotFiles
 from infrastructure.snapshot_keeper import SnapshotKeeper
 from infrastructure.usage import CONNECTIONS, PostgresUsage
 from infrastructure.usage_log import UsageLog
 from infrastructure.verify import Verdict, verify
 from infrastructure.views import PostgresViews
+from infrastructure.worker_roll import PostgresWorkerRoll
+from web.browsers import Site
 from web.events import EventController
 from web.feed import Feed
 from web.gateway.answers import Gateway
@@ -60,11 +65,14 @@ from web.identity import Gate, name_request, provide_change
 from web.metrics import CountRefusals, MetricsController
 from web.models import DefaultController, ModelController
 from web.openapi import contract
+from web.pages import page_routes
 from web.problems import answer_bug, answer_http, answer_refusal
+from web.sessions import SessionController
 from web.settings import Settings
 from web.stopping import Patience, Stopping
 from web.telemetry_settings import Telemetry
 from web.usage import UsageController
+from web.worker_list import WorkerController
 
 if TYPE_CHECKING:
     from infrastructure.tracing import OpenTelemetry
@@ -73,6 +81,7 @@ __all__ = [
     "DatabaseUnusable",
     "EmbeddedPostgresError",
     "Prepared",
+    "contract_document",
     "create_app",
     "database_urls",
     "keep_beside",
@@ -124,6 +133,7 @@ class Worker(Struct, frozen=True):
     local_metrics: bool = False
     telemetry: Telemetry = Telemetry()
     patience: Patience = Patience()
+    site: Site = Site()
 
     def __repr__(self) -> str:
         """Without the keys."""
@@ -141,9 +151,15 @@ class Parts:
         self.origins = ring.origins
         self.ledger = Ledger(PostgresEventStore(self.pool), ring.origins)
         self.tokens = AccessTokens()
-        self.clients = ClientPool(Providers(ring, worker.o_series_max_retries).connect)
+        self.sessions = PostgresSessions(self.pool, self.tokens)
+        providers = Providers(ring, worker.o_series_max_retries)
+        self.clients = ClientPool(providers.connect)
+        self.tester = ProviderTester(providers)
         self.recall = _recall(worker, self.tokens)
-        self.follower = Follower(worker.database, [self._serve], [self.tokens.read], self.recall.live)
+        self.follower = Follower(
+            worker.database, [self._serve], [self.tokens.read, self.sessions.read], self.recall.live
+        )
+        self.roll = PostgresWorkerRoll(self.pool, self._state, self.follower.moved)
         self.feed = Feed(self.views, self.follower.moved)
         self.stopping = Stopping(worker.patience)
         self.usage_pool = worker.database.pool(CONNECTIONS)
@@ -154,6 +170,10 @@ class Parts:
 
     async def _serve(self, live: Live) -> None:
         await self.clients.reconcile(live.models)
+
+    def _state(self) -> WorkerState:
+        told = self.health()
+        return WorkerState(told.position, told.status, told.follower, told.degraded)
 
     def health(self) -> Readiness:
         """What the probes are told."""
@@ -210,11 +230,14 @@ class Parts:
             stack.push_async_callback(self.usage.close)
             await _background(stack, self.usage.run())
             stack.push_async_callback(self.clients.close)
+            await _background(stack, self.sessions.run())
             await _background(stack, self.follower.run())
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_SNAPSHOT):
                     await self.follower.started()
             await _background(stack, self.metrics.run())
+            stack.push_async_callback(self.roll.leave)
+            await _background(stack, self.roll.run())
             await _background(stack, self.feed.run(self.follower.place))
             stack.enter_context(self.stopping.heeding(self.feed.close))
             _stop_with_parent()
@@ -226,6 +249,8 @@ def create_app(worker: Worker, number: int = 0) -> Litestar:
     parts = Parts(worker, number)
     telemetry = _open_telemetry(worker.telemetry)
     log = CallLogs(parts.usage, parts.metrics)
+    local = [Permission.READ_METRICS] if worker.local_metrics else []
+    gate = Gate(parts.tokens, parts.sessions, worker.site, local)
     app = Litestar(
         route_handlers=[
             ModelController,
@@ -233,17 +258,25 @@ def create_app(worker: Worker, number: int = 0) -> Litestar:
             HistoryController,
             UsageController,
             EventController,
+            SessionController,
+            WorkerController,
             GatewayController,
             HealthController,
             MetricsController,
+            *page_routes(is_secure=worker.site.is_secure),
         ],
-        guards=[Gate(parts.tokens, [Permission.READ_METRICS] if worker.local_metrics else [])],
+        guards=[gate],
         dependencies={
             "ledger": _provide(parts.ledger),
             "views": _provide(parts.views),
             "clients": _provide(parts.clients),
             "usage": _provide(parts.usage_records),
             "feed": _provide(parts.feed),
+            "gate": _provide(gate),
+            "tester": _provide(parts.tester),
+            "sessions": _provide(parts.sessions),
+            "roll": _provide(parts.roll),
+            "site": _provide(worker.site),
             "origins": _provide(parts.origins),
             "health": _provide(parts.health),
             "scrape": _provide(parts.metrics.scrape),
@@ -260,6 +293,12 @@ def create_app(worker: Worker, number: int = 0) -> Litestar:
     app.state.gateway = Gateway(parts.clients, log, telemetry or Untraced(), parts.stopping)
     app.state.require_if_match = worker.require_if_match
     return app
+
+
+def contract_document() -> Mapping[str, Any]:
+    """The published contract (OpenAPI) as the service answers it; no database is asked."""
+    nowhere = Database("postgresql://nobody@127.0.0.1/nothing")
+    return create_app(Worker(nowhere, {}, 0, require_if_match=False)).openapi_schema.to_schema()
 
 
 def _open_telemetry(telemetry: Telemetry) -> "OpenTelemetry | None":
@@ -291,6 +330,8 @@ class Prepared(Struct, frozen=True):
     demo_origin: Origin | None
     new_token: str | None
     """The administrator's token, if it was made just now; nobody will see it again."""
+    sign_in_code: str = ""
+    """What a link signs the administrator in with, once; empty while the database is away."""
     later: Callable[[], Awaitable["Prepared"]] | None = None
     """Prepares the database, if it was away; until then the local snapshot stands in for it."""
 
@@ -317,7 +358,7 @@ async def prepare(settings: Settings, url: str, owner_url: str | None) -> Prepar
         demo = snapshot.demo_origin
         database = Database(url, preparation=Preparation())
         later = partial(_prepare, settings, url, owner_url, demo)
-        return Prepared(_worker(settings, database, demo), demo, None, later)
+        return Prepared(_worker(settings, database, demo), demo, None, later=later)
 
 
 async def prepare_later(prepared: Prepared) -> str | None:
@@ -363,9 +404,10 @@ async def _prepare(
             await _create_first_model(settings, worker, demo)
             # Last: what fails after a token was made would leave one that nobody saw.
             token = await ensure_administrator(connection, settings.admin_token)
+            code = await make_sign_in_link(connection)
         finally:
             connection.terminate()
-    return Prepared(worker, demo, token)
+    return Prepared(worker, demo, token, code)
 
 
 def _worker(settings: Settings, database: Database, demo: Origin | None) -> Worker:
@@ -381,6 +423,7 @@ def _worker(settings: Settings, database: Database, demo: Origin | None) -> Work
         settings.local_metrics,
         settings.telemetry,
         Patience(settings.stop_delay, settings.drain),
+        Site(settings.public_origin()),
     )
 
 

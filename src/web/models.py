@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 from msgspec import Struct
 
+from application.connection_test import ConnectionReport, ConnectionTester
 from application.ledger import Ledger
 from application.patch import PatchModel, json_patch, merge_patch
 from application.ports import Receipt
@@ -110,6 +111,26 @@ class ModelController(Controller):
         apply = merge_patch(document) if media_type == MERGE_PATCH else json_patch(document)
         return answer(await change.execute(ledger, PatchModel(wanted, apply)))
 
+    @post("/{model_id:str}/test", status_code=200, permission=Permission.CHANGE_MODELS)
+    async def test_connection(
+        self,
+        request: Request[Any, Any, Any],
+        views: NamedDependency[Views],
+        origins: NamedDependency[KeyOrigins],
+        tester: NamedDependency[ConnectionTester],
+        model_id: FromPath[str],
+    ) -> Response[ConnectionReport]:
+        """Try a configuration out with one small call, step by step; without a body the one that is saved.
+
+        Nothing is recorded. The configuration keeps the rules of one that is saved.
+        """
+        wanted = parse_model_id(model_id)
+        if await request.body():
+            config = await _read_config(request, origins)
+        else:
+            config = _checked((await views.model(wanted)).config().fields(), origins)
+        return Response(await tester.test(wanted, config), headers={"Cache-Control": "no-store"})
+
     @delete("/{model_id:str}", status_code=200, permission=Permission.CHANGE_MODELS)
     async def delete_model(
         self,
@@ -153,7 +174,11 @@ async def _read_config(request: Request[Any, Any, Any], origins: KeyOrigins) -> 
     value, _ = await read_json(request)
     if not isinstance(value, Mapping):
         raise InvalidInput([Problem("", "invalid_type", "a configuration is a JSON object")])
-    config, problems = check(value, origins)
+    return _checked(value, origins)
+
+
+def _checked(fields: Mapping[str, object], origins: KeyOrigins) -> ModelConfig:
+    config, problems = check(fields, origins)
     if config is None:
         raise InvalidInput(problems)
     return config

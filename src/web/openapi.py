@@ -16,6 +16,8 @@ from litestar.openapi.spec import OpenAPI
 from domain.access import Permission
 from domain.values import MODEL_ID
 from web.bodies import JSON, JSON_PATCH, MERGE_PATCH
+from web.browsers import COOKIE
+from web.csv_export import MEDIA_TYPE as CSV
 from web.events import JSON_LINES
 from web.gateway.schemas import GATEWAY_SCHEMAS, tell_gateway
 from web.problems import MEDIA_TYPE
@@ -23,6 +25,17 @@ from web.schemas import Document, ref, schemas
 
 MODELS: Final = "/api/config/models"
 MODEL: Final = f"{MODELS}/{{model_id}}"
+SIGN_IN: Final = ("post", "/api/session")
+SCHEMES: Final[Document] = {
+    "token": {"type": "http", "scheme": "bearer"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": "For the page alone: changes need X-Model-Ledger-Request: 1 and our own origin. "
+        "Under TLS its name begins with __Host-.",
+    },
+}
 OPEN: Final = frozenset({"/livez", "/readyz"})
 WRITES: Final = frozenset({"post", "put", "patch", "delete"})
 
@@ -56,24 +69,31 @@ class Contract(OpenAPI):
         """See `OpenAPI.to_schema`."""
         document = super().to_schema()
         document["components"]["schemas"] |= {**schemas(), **GATEWAY_SCHEMAS}
-        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}]
+        document["components"]["securitySchemes"] = SCHEMES
+        document["security"] = [{name: []} for name in SCHEMES]
         for path, item in document["paths"].items():
             for method, operation in item.items():
                 operation["responses"].pop("400", None)  # Litestar's own shape, which nothing here has
-                if path in OPEN:
+                if path in OPEN or (method, path) == SIGN_IN:
                     operation["security"] = []
                 if path.startswith("/api/"):
-                    _complete(operation, changes=method in WRITES)
+                    _complete(operation, changes=method in WRITES and _records(path))
         tell_gateway(document["paths"])
         for (method, path), body in BODIES.items():
             document["paths"][path][method]["requestBody"] = body
         for (method, path), content in CONTENTS.items():
             document["paths"][path][method]["responses"]["200"]["content"] = content
         document["paths"][MODEL]["get"]["responses"]["304"] = {"description": "The client has it already"}
+        undo = document["paths"][f"{MODEL}/undo"]["post"]["responses"]
+        undo["409"] = _problem("Conflicting", "It was changed again since, or someone else was faster")
         ready = document["paths"]["/readyz"]["get"]["responses"]
         ready["503"] = {**ready["200"], "description": "It is starting"}
         return document
+
+
+def _records(path: str) -> bool:
+    """Whether what is sent there becomes events."""
+    return path.startswith("/api/config/") and not path.endswith("/test")
 
 
 def _complete(operation: Document, *, changes: bool) -> None:
@@ -117,7 +137,10 @@ BODIES: Final[Mapping[tuple[str, str], Document]] = {
     ("put", MODEL): _body({JSON: "ModelConfig"}),
     ("patch", MODEL): _body({MERGE_PATCH: "MergePatch", JSON_PATCH: "JsonPatch"}),
     ("post", f"{MODEL}/rollback"): _body({JSON: "Rollback"}),
+    ("post", f"{MODEL}/undo"): _body({JSON: "Undo"}),
     ("post", f"{MODEL}/restore"): _body({JSON: "Restoration"}, required=False),
+    ("post", f"{MODEL}/test"): _body({JSON: "ModelConfig"}, required=False),
+    SIGN_IN: _body({JSON: "SignIn"}),
     ("put", "/api/config/default"): _body({JSON: "DefaultChoice"}),
 }
 
@@ -125,9 +148,16 @@ CONTENTS: Final[Mapping[tuple[str, str], Document]] = {
     # answers of several kinds, of which Litestar tells none
     ("get", MODEL): {JSON: {"schema": ref("ModelView")}},
     ("post", f"{MODEL}/rollback"): {JSON: {"schema": {"anyOf": [ref("Receipt"), ref("Preview")]}}},
+    ("post", f"{MODEL}/undo"): {JSON: {"schema": {"anyOf": [ref("Receipt"), ref("UndoPreview")]}}},
     ("get", "/api/config/events"): {
         JSON: {"schema": ref("Page")},
         JSON_LINES: {"schema": {"type": "string", "description": "An `Entry` a line."}},
+        CSV: {
+            "schema": {
+                "type": "string",
+                "description": "A line that names the columns, then an entry a line.",
+            }
+        },
     },
     ("get", "/api/config/events/stream"): {
         "text/event-stream": {

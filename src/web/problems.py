@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 from litestar.params import ParameterKwarg
 from msgspec import Struct
 
+from domain.changes import Conflict
 from domain.errors import (
     DefaultProtected,
     IdempotencyInFlight,
@@ -25,6 +26,7 @@ from domain.errors import (
     PreconditionRequired,
     Problem,
     StoreUnavailable,
+    UndoConflict,
     VersionConflict,
     VersionNotFound,
 )
@@ -52,6 +54,7 @@ ANSWERS: Final[dict[type[LedgerError], tuple[int, str, str]]] = {
     ModelExists: (400, "model-exists", "The model exists already"),
     ModelFrozen: (503, "model-frozen", "The model was changed by a newer release"),
     DefaultProtected: (400, "default-protected", "The default model cannot be deleted"),
+    UndoConflict: (409, "undo-conflict", "It was changed again since"),
     PatchRefused: (409, "patch-refused", "The patch does not apply"),
     PreconditionFailed: (412, "precondition-failed", "The model has changed"),
     ChangedMeanwhile: (412, "precondition-failed", "The model has changed"),
@@ -87,6 +90,13 @@ class ProblemDetails(Struct, frozen=True, omit_defaults=True):
     code: str = ""
 
 
+class Conflicts(Struct, frozen=True):
+    """What hinders an undo: each field with what the version left (`base`), what it is now (`theirs`), and
+    what it would be again (`mine`)."""
+
+    conflicts: list[Conflict]
+
+
 def answer_refusal(request: Request[Any, Any, Any], error: LedgerError) -> Response[Any]:
     """The answer to a refusal of the ledger."""
     if _is_gateway(request):
@@ -97,13 +107,14 @@ def answer_refusal(request: Request[Any, Any, Any], error: LedgerError) -> Respo
         case InvalidInput(problems=problems):
             return _problem(request, status, name, title, _detail(problems), {}, errors=problems)
         case ChangedMeanwhile(newer=newer):
-            return _problem(request, status, name, title, str(error), {}, newer=newer)
+            return _problem(request, status, name, title, str(error), {}, more=newer)
+        case UndoConflict(conflicts=conflicts):
+            return _problem(request, status, name, title, str(error), {}, more=Conflicts([*conflicts]))
         case StoreUnavailable(code=code):
             return _problem(request, status, name, title, str(error), retry, code=code)
-        case IdempotencyInFlight():
-            return _problem(request, status, name, title, str(error), retry)
         case _:
-            return _problem(request, status, name, title, str(error), {})
+            headers = retry if isinstance(error, IdempotencyInFlight) else {}
+            return _problem(request, status, name, title, str(error), headers)
 
 
 def answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
@@ -141,7 +152,7 @@ def _problem(
     *,
     errors: Sequence[Problem] = (),
     code: str = "",
-    newer: Newer | None = None,
+    more: Newer | Conflicts | None = None,
 ) -> Response[bytes]:
     details = ProblemDetails(
         f"urn:model-ledger:problem:{name}",
@@ -152,7 +163,7 @@ def _problem(
         list(errors[:MOST_ERRORS]),
         code,
     )
-    members = {**msgspec.to_builtins(details), **(msgspec.to_builtins(newer) if newer else {})}
+    members = {**msgspec.to_builtins(details), **(msgspec.to_builtins(more) if more else {})}
     body = msgspec.json.encode(members)
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers))
 

@@ -6,25 +6,32 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct
 
+from application.connection_test import ConnectionReport, ConnectionStep
 from application.ports import Receipt
 from application.rollback import Preview
+from application.undo import UndoPreview
 from application.usage import Percentiles, UsageView, VersionUsage
 from application.views import Blame, DefaultView, Difference, Entry, ModelView, Page
-from domain.changes import FieldChange, PatchOperation
+from application.workers import Workers, WorkerView
+from domain.changes import Conflict, FieldChange, PatchOperation
 from domain.configuration import CONSTRAINTS, FIELDS
 from web.health import Readiness
-from web.history import Restoration, Rollback
+from web.history import Restoration, Rollback, Undo
 from web.models import DefaultChoice
-from web.problems import ProblemDetails
+from web.problems import Conflicts, ProblemDetails
+from web.sessions import SessionView, SignIn
 from web.stale import Newer
 
 Document = dict[str, Any]
 """A JSON object of the document; its shape is OpenAPI's."""
 
 REF: Final = "#/components/schemas/{name}"
-REQUESTS: Final = (DefaultChoice, Rollback, Restoration)
+REQUESTS: Final = (DefaultChoice, Rollback, Restoration, SignIn, Undo)
 ANSWERS: Final = (
     Blame,
+    Conflict,
+    Conflicts,
+    ConnectionReport,
     DefaultView,
     Difference,
     Entry,
@@ -40,6 +47,11 @@ ANSWERS: Final = (
     Receipt,
     UsageView,
     VersionUsage,
+    SessionView,
+    ConnectionStep,
+    UndoPreview,
+    Workers,
+    WorkerView,
 )
 
 
@@ -60,6 +72,7 @@ def schemas() -> Document:
         "ModelConfig": _model_config(),
         "MergePatch": _merge_patch(),
         "JsonPatch": JSON_PATCH_SCHEMA,
+        "Conflicting": {"allOf": [ref("ProblemDetails"), ref("Conflicts")]},
         "Stale": {"allOf": [ref("ProblemDetails"), ref("Newer")]},
     }
 

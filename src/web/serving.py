@@ -9,10 +9,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from web.main import Prepared, database_urls, keep_beside, prepare, prepare_later
 from web.settings import Settings
 from web.workers import keep_workers, work
+
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
@@ -40,7 +43,7 @@ def _beside(
     settings: Settings, prepared: Prepared, data: Path | None, listener: socket.socket
 ) -> Iterator[None]:
     """Do all but serve, in a thread of its own, and say when the service is ready."""
-    announcement = _Announcement(settings, data, prepared.new_token)
+    announcement = _Announcement(settings, data, prepared)
     loop = asyncio.new_event_loop()
     task = loop.create_task(_keep(prepared, announcement, *listener.getsockname()[:2]))
 
@@ -97,10 +100,11 @@ async def _answers(host: str, port: int) -> bool:
 class _Announcement:
     """The line that tells where the service is, and how to sign in."""
 
-    def __init__(self, settings: Settings, data: Path | None, new_token: str | None) -> None:
+    def __init__(self, settings: Settings, data: Path | None, prepared: Prepared) -> None:
         self._settings = settings
         self._data = data
-        self.new_token = new_token
+        self._sign_in_code = prepared.sign_in_code
+        self.new_token = prepared.new_token
         """The administrator's token, if it was made just now and nobody was told."""
 
     def make(self) -> None:
@@ -116,6 +120,13 @@ class _Announcement:
                 "(lost? start once with a new MODEL_LEDGER_ADMIN_TOKEN)"
             )
         where = f"data in {data}" if data else "data in the database of DATABASE_URL"
-        sys.stdout.write(f"Model Ledger is at http://{host}:{settings.port}, {where}; {sign_in}\n")
+        address = f"http://{host}:{settings.port}"
+        told = f"Model Ledger is at {address}, {where}; {sign_in}\n"
+        # Elsewhere, whoever reads this output may do so from afar, and later.
+        if self._sign_in_code and settings.host in LOOPBACK and not settings.public_url:
+            # In the fragment, which browsers keep to themselves.
+            link = f"{address}/sign-in#{self._sign_in_code}"
+            told += f"Open {link} to sign in with a browser (once, within 24 hours)\n"
+        sys.stdout.write(told)
         sys.stdout.flush()
         self.new_token = None

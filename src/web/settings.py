@@ -22,6 +22,10 @@ DATABASE_URL: Final = (
 ALLOWED: Final[Mapping[str, tuple[str, str]]] = {
     "host": ("MODEL_LEDGER_HOST", "a host name or address to listen on"),
     "port": ("MODEL_LEDGER_PORT", "a port from 1 to 65535"),
+    "public_url": (
+        "MODEL_LEDGER_PUBLIC_URL",
+        "the address that browsers use, such as https://ledger.example.com, without a path",
+    ),
     "workers": ("MODEL_LEDGER_WORKERS", "a number of worker processes from 1 to 64"),
     "data_dir": ("MODEL_LEDGER_DATA_DIR", "a directory"),
     "database_url": (
@@ -84,6 +88,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65_535)] = 8_000
+    public_url: Text | None = None
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     data_dir: Text = "var"
     database_url: Annotated[str, Meta(pattern=DATABASE_URL)] | None = None
@@ -145,6 +150,15 @@ class Settings(Struct, frozen=True, kw_only=True):
             raise SettingsError(problems)
         return settings
 
+    def public_origin(self) -> Origin | None:
+        """Where browsers find the service, if that is another address than the one it listens on."""
+        if self.public_url is None:
+            return None
+        endpoint = parse_endpoint(self.public_url)
+        if endpoint.path:
+            raise ValueError("it has a path")
+        return endpoint.origin
+
     def azure(self) -> Endpoint | None:
         """The Azure OpenAI resource of the environment, if there is one."""
         return parse_endpoint(self.azure_endpoint) if self.azure_endpoint else None
@@ -171,7 +185,12 @@ def _not_allowed(field: str) -> str:
 
 def _address_problems(settings: Settings) -> list[str]:
     problems = []
-    for field, read in (("azure_endpoint", settings.azure), ("key_origins", settings.allowed_origins)):
+    addresses = (
+        ("public_url", settings.public_origin),
+        ("azure_endpoint", settings.azure),
+        ("key_origins", settings.allowed_origins),
+    )
+    for field, read in addresses:
         try:
             read()
         except ValueError as error:

@@ -16,11 +16,15 @@ from domain.access import PERMISSIONS, Permission, Role
 from domain.errors import LedgerError
 from domain.values import SYSTEM
 from infrastructure.database import Database
+from web.browsers import Site
 from web.identity import Gate
 from web.main import Worker, create_app
+from web.pages import VIEWS
 from web.problems import answer_http, answer_refusal
 
 OPEN = {"/livez", "/readyz"}
+SIGN_IN = ("post", "/api/session")
+PAGES = {*VIEWS, "/assets/{name:str}"}
 UUID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -35,7 +39,8 @@ async def test_every_route_but_the_probes_and_the_schema_asks_for_a_token(api: A
     async with api.service.api(headers={"Authorization": ""}) as stranger:
         for method, route in routes:
             answer = await stranger.http.request(method, route.replace("{model_id}", "first"))
-            assert (answer.status_code == 401) is (route not in OPEN), f"{method} {route}"
+            is_open = route in OPEN or (method, route) == SIGN_IN
+            assert (answer.status_code == 401) is not is_open, f"{method} {route}"
         for route in ("/schema", "/schema/openapi.json", "/schema/openapi.yaml"):
             assert (await stranger.http.get(route)).status_code == 200
     assert await api.position() == before
@@ -102,7 +107,12 @@ async def test_every_route_declares_its_permission() -> None:
     assert len(declared) > 15
     assert {name for name, permission in declared.items() if not isinstance(permission, Permission)} == set()
     is_open = {name for name, permission in declared.items() if permission is Permission.PUBLIC}
-    assert {name for name in is_open if not name.startswith("GET /schema")} == {"GET /livez", "GET /readyz"}
+    pages = {f"{method} {place}" for method in ("GET", "HEAD") for place in PAGES}
+    assert {name for name in is_open if not name.startswith("GET /schema")} - pages == {
+        "GET /livez",
+        "GET /readyz",
+        "POST /api/session",
+    }
 
 
 class Anyone:
@@ -110,6 +120,15 @@ class Anyone:
 
     def authenticate(self, token: str) -> Caller | None:
         return Caller(SYSTEM, Role.ADMINISTRATOR) if token == "known" else None
+
+
+class Nobody:
+    """Knows no session."""
+
+    async def find(self, secret: str, *, used: bool = True) -> None: ...
+    async def open(self, token: str, before: str | None) -> None: ...
+    async def redeem(self, code: str, before: str | None) -> None: ...
+    async def close(self, secret: str) -> None: ...
 
 
 async def test_a_route_without_a_permission_is_denied_to_everyone() -> None:
@@ -126,7 +145,9 @@ async def test_a_route_without_a_permission_is_denied_to_everyone() -> None:
         return "told"
 
     handlers: Any = {LedgerError: answer_refusal, HTTPException: answer_http}
-    app = Litestar([forgotten, mistyped, told], guards=[Gate(Anyone())], exception_handlers=handlers)
+    app = Litestar(
+        [forgotten, mistyped, told], guards=[Gate(Anyone(), Nobody(), Site())], exception_handlers=handlers
+    )
     async with AsyncTestClient(app) as client:
         for route in ("/forgotten", "/mistyped"):
             answer = await client.get(route, headers={"Authorization": "Bearer known"})

@@ -396,7 +396,7 @@ async def test_an_escaped_slash_chooses_no_other_route(api: Api) -> None:
         "/api/config/nothing",
         "/api",
         "/nothing",
-        "//",
+        "//nothing",
     ],
 )
 async def test_a_path_is_taken_as_it_is_written(api: Api, target: str) -> None:

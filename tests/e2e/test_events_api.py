@@ -1,6 +1,8 @@
 """The audit log across everything: filters, pages, the export, and the live stream."""
 
 import asyncio
+import csv
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -146,6 +148,35 @@ async def test_the_pages_of_the_log_hold_every_event_once_even_while_others_writ
 
 
 # The export.
+
+
+async def test_the_export_for_spreadsheets_holds_all_that_matches(api: Api) -> None:
+    model_id = await api.create()
+    await api.patch(model_id, {"X-Change-Reason": '=1+1, so "there"'}, max_tokens=1)
+    for query, accept in (({"format": "csv"}, "*/*"), ({}, "text/csv")):
+        answer = await api.http.get(EVENTS, params={"model": model_id, **query}, headers={"Accept": accept})
+        assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+        assert answer.headers["content-disposition"] == 'attachment; filename="model-ledger-events.csv"'
+        rows = [*csv.DictReader(io.StringIO(answer.text, newline=""))]
+        assert [(row["version"], row["type"]) for row in rows] == [
+            ("2", "model.updated"),
+            ("1", "model.created"),
+        ]
+        assert rows[0]["reason"] == '\'=1+1, so "there"'
+        assert rows[0]["changes"] == "max_tokens: 4096 -> 1"
+    nothing = await api.http.get(EVENTS, params={"model": api.new_id(), "format": "csv"})
+    assert nothing.text.startswith("position,at,model_id,version,type,")
+    assert len(nothing.text.splitlines()) == 1
+
+
+async def test_a_format_that_is_named_wins_over_what_is_accepted(api: Api) -> None:
+    for named, accept, media_type in (
+        ("csv", "application/jsonl", "text/csv; charset=utf-8"),
+        ("jsonl", "text/csv", "application/jsonl"),
+    ):
+        query = {"format": named, "model": api.new_id()}
+        answer = await api.http.get(EVENTS, params=query, headers={"Accept": accept})
+        assert answer.headers["content-type"] == media_type
 
 
 @pytest.mark.parametrize(

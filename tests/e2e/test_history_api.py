@@ -455,3 +455,79 @@ async def test_of_ten_that_restore_at_once_one_succeeds(api: Api) -> None:
     await api.delete(model_id)
     answers = await asyncio.gather(*(restore(api, model_id) for _ in range(10)))
     assert sorted(answer.status_code for answer in answers) == [200] + [400] * 9
+
+
+# Undo.
+
+
+async def undo(api: Api, model_id: str, version: int, **more: Any) -> httpx2.Response:
+    query = {"dry_run": "true"} if more.pop("dry_run", False) else {}
+    headers = more.pop("headers", {})
+    body = {"version": version, **more}
+    return await api.http.post(path(model_id, "undo"), json=body, params=query, headers=headers)
+
+
+async def test_one_change_is_taken_back_and_what_came_after_it_stays(api: Api) -> None:
+    model_id = await api.create(max_tokens=1)
+    await api.patch(model_id, max_tokens=2)
+    await api.patch(model_id, description="later")
+    answer = await undo(api, model_id, 2)
+    assert (answer.status_code, answer.headers["etag"]) == (200, '"4"')
+    assert (answer.json()["status"], answer.json()["version"]) == ("updated", 4)
+    newest = (await api.history(model_id))[0]
+    assert newest["changes"] == [{"field": "max_tokens", "op": "changed", "old": 2, "new": 1}]
+    assert (newest["config"]["description"], newest["reason"]) == ("later", "undo of version 2")
+    assert (await undo(api, model_id, 4, reason="it was right")).status_code == 200
+    newest = (await api.history(model_id))[0]
+    assert (newest["config"]["max_tokens"], newest["reason"]) == (2, "it was right")
+
+
+async def test_what_was_changed_again_since_is_told_field_by_field(api: Api) -> None:
+    model_id = await with_past(api, 1, 2, 3)
+    before = await api.position()
+    answer = await undo(api, model_id, 2)
+    told = answer.json()
+    assert (answer.status_code, told["type"]) == (409, "urn:model-ledger:problem:undo-conflict")
+    assert told["conflicts"] == [{"field": "max_tokens", "base": 2, "theirs": 3, "mine": 1}]
+    preview = await undo(api, model_id, 2, dry_run=True)
+    assert preview.json() == {
+        "model_id": model_id,
+        "version": 2,
+        "current_version": 3,
+        "changes": [],
+        "conflicts": told["conflicts"],
+        "problems": [],
+    }
+    assert await api.position() == before
+
+
+async def test_an_undo_keeps_the_conditions_and_the_keys_of_every_change(api: Api) -> None:
+    model_id = await with_past(api, 1, 2)
+    stale = await undo(api, model_id, 2, headers={"If-Match": '"1"'})
+    assert (stale.status_code, stale.json()["current_version"]) == (412, 2)
+    once = {"If-Match": '"2"', "Idempotency-Key": f"undo-{model_id}"}
+    answers = [await undo(api, model_id, 2, headers=once) for _ in range(2)]
+    assert answers[0].status_code == 200
+    assert answers[1].json() == answers[0].json()
+    assert len(await api.history(model_id)) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "pointer"),
+    [
+        ({}, 400, "/version"),
+        ({"version": "2"}, 400, "/version"),
+        ({"version": 1}, 400, "/version"),
+        ({"version": 2, "to_version": 1}, 400, "/to_version"),
+        ({"version": 2, "reason": "a\nb"}, 400, "/reason"),
+        ({"version": 99}, 404, None),
+        ({"version": 10**30}, 404, None),
+    ],
+)
+async def test_an_undo_that_makes_no_sense_is_refused(
+    api: Api, body: Any, status: int, pointer: str | None
+) -> None:
+    model_id = await with_past(api, 1, 2)
+    answer = await api.http.post(path(model_id, "undo"), json=body)
+    assert answer.status_code == status, answer.text
+    assert pointer in [error["pointer"] for error in answer.json().get("errors", [{"pointer": None}])]

@@ -45,6 +45,11 @@ def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
             yield method, route, operation
 
 
+def changes(method: str, route: str) -> bool:
+    """Whether it records events."""
+    return method != "get" and route.startswith("/api/config/") and not route.endswith("/test")
+
+
 def mismatches(document: Document, schema: Document, value: Any, at: str = "") -> Iterator[str]:
     """Where a value is not what the schema tells; fields that it does not tell are mismatches, too."""
     if "$ref" in schema:
@@ -131,6 +136,7 @@ async def test_the_document_lists_every_route(document: Document) -> None:
         if isinstance(handler, HTTPRouteHandler)
         for method in handler.http_methods
         if method != "OPTIONS" and not route.path.startswith("/schema")
+        if handler.include_in_schema is not False  # the pages
     }
     assert ("patch", MODEL) in routes
     assert {(method, route) for method, route, _ in operations(document)} == routes
@@ -143,11 +149,13 @@ async def test_json_and_yaml_are_the_same_document(api: Api, document: Document)
     assert all(f"{route}:" in text for route in document["paths"])
 
 
-async def test_all_but_the_probes_ask_for_the_token(document: Document) -> None:
-    assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
-    assert document["security"] == [{"token": []}]
-    is_open = {route for _, route, operation in operations(document) if operation.get("security") == []}
-    assert is_open == {"/livez", "/readyz"}
+async def test_all_but_the_probes_and_the_sign_in_ask_who_one_is(document: Document) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["token"] == {"type": "http", "scheme": "bearer"}
+    assert (schemes["session"]["in"], schemes["session"]["name"]) == ("cookie", "model_ledger_session")
+    assert document["security"] == [{"token": []}, {"session": []}]
+    is_open = {(method, route) for method, route, told in operations(document) if told.get("security") == []}
+    assert is_open == {("get", "/livez"), ("get", "/readyz"), ("post", "/api/session")}
 
 
 async def test_every_problem_below_api_is_told(document: Document) -> None:
@@ -156,7 +164,7 @@ async def test_every_problem_below_api_is_told(document: Document) -> None:
             for status in ("4XX", "5XX"):
                 [media_type] = operation["responses"][status]["content"]
                 assert media_type == "application/problem+json"
-            assert ("412" in operation["responses"]) is (method != "get")
+            assert ("412" in operation["responses"]) is changes(method, route)
         for response in operation["responses"].values():
             assert "status_code" not in str(response), "the framework's own shape of errors"
 
@@ -181,15 +189,21 @@ async def test_every_body_is_told(document: Document) -> None:
             "application/json-patch+json": "JsonPatch",
         },
         f"post {MODEL}/rollback": {"application/json": "Rollback"},
+        f"post {MODEL}/undo": {"application/json": "Undo"},
         f"post {MODEL}/restore": {"application/json": "Restoration"},
         "put /api/config/default": {"application/json": "DefaultChoice"},
+        f"post {MODEL}/test": configuration,
+        "post /api/session": {"application/json": "SignIn"},
     }
     required = {
         f"{method} {route}": operation["requestBody"]["required"]
         for method, route, operation in operations(document)
         if f"{method} {route}" in told
     }
-    assert {name for name, needed in required.items() if not needed} == {f"post {MODEL}/restore"}
+    assert {name for name, needed in required.items() if not needed} == {
+        f"post {MODEL}/restore",
+        f"post {MODEL}/test",
+    }
 
 
 async def test_a_configuration_is_told_with_all_its_limits(document: Document) -> None:
@@ -242,7 +256,7 @@ async def test_what_a_change_may_carry_is_told(document: Document) -> None:
     for method, route, operation in operations(document):
         if route.startswith("/api/"):
             told = {parameter["name"] for parameter in operation.get("parameters", [])}
-            assert (told >= carried) is (method != "get"), f"{method} {route}"
+            assert (told >= carried) is changes(method, route), f"{method} {route}"
 
 
 async def test_the_parameters_of_a_difference_are_required(document: Document) -> None:
@@ -302,6 +316,9 @@ async def test_every_answer_is_as_it_is_told(api: Api, document: Document, datab
         ("post", MODEL, "", api.config(), {}),
         ("put", MODEL, "", api.config(), {}),
         ("post", f"{MODEL}/rollback", "", {"to_version": 1}, {}),
+        ("post", f"{MODEL}/undo", "?dry_run=true", {"version": 2}, {}),
+        ("post", f"{MODEL}/undo", "", {"version": 2}, {}),
+        ("post", f"{MODEL}/undo", "", {"version": 1}, {}),
         ("get", default, "", None, {}),
         ("put", default, "", {"model_id": model_id}, {}),
         ("put", default, "", {"model_id": None}, {}),
@@ -313,6 +330,9 @@ async def test_every_answer_is_as_it_is_told(api: Api, document: Document, datab
         ("post", f"{MODEL}/restore", "", {}, {}),
         ("get", "/api/config/events", "?limit=10", None, {}),
         ("get", "/readyz", "", None, {}),
+        ("get", "/api/session", "", None, {}),
+        ("get", "/api/config/workers", "", None, {}),
+        ("post", f"{MODEL}/test", "", None, {}),
         ("get", "/api/config/events", "?limit=0", None, {}),
     ]
     statuses = set()
@@ -349,7 +369,7 @@ async def test_the_gateways_answers_are_as_they_are_told(api: Api, document: Doc
 
 async def test_the_export_and_the_stream_are_told_with_their_media_types(document: Document) -> None:
     events = document["paths"]["/api/config/events"]["get"]["responses"]["200"]["content"]
-    assert events.keys() == {"application/json", "application/jsonl"}
+    assert events.keys() == {"application/json", "application/jsonl", "text/csv"}
     stream = document["paths"]["/api/config/events/stream"]["get"]["responses"]["200"]["content"]
     assert stream.keys() == {"text/event-stream"}
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from msgspec import Struct, structs
 
 from application.ports import Append, Context, Idempotency, Look, Place, Receipt
-from application.views import Liveness, ModelView
+from application.views import Entry, Liveness, ModelView, Page
 from domain.catalog import Change, Event, Seen
 from domain.configuration import FIELDS, ModelConfig
 from domain.default import DefaultChanged
@@ -161,12 +161,37 @@ class MemoryViews:
         assert not isinstance(event, DefaultChanged)
         return event.config
 
+    async def history(self, model_id: ModelId, *, before: int | None, limit: int) -> Page:
+        """See `Views.history`."""
+        rows = [row for row in reversed(self._store.rows) if row.stream == model_stream(model_id)]
+        page = [_entry(model_id, row) for row in rows if before is None or row.place.version < before]
+        return Page(page[:limit], str(page[limit - 1].version) if len(page) > limit else None)
+
     def _state(self, model_id: ModelId) -> Model:
         state: Model = Absent()
         for event in self._store.events(model_stream(model_id)):
             assert not isinstance(event, DefaultChanged)
             state = evolve(state, event)
         return state
+
+
+def _entry(model_id: ModelId, row: Row) -> Entry:
+    event = decoded(row)
+    assert not isinstance(event, DefaultChanged)
+    return Entry(
+        position=row.place.position,
+        model_id=model_id,
+        version=row.place.version,
+        type=row.stored.type,
+        actor=row.context.actor,
+        source=row.context.source,
+        at=EPOCH,
+        reason=row.context.reason,
+        request_id=row.context.request_id,
+        changes=[],  # nothing here asks for them
+        config=event.config,
+        hash=row.place.hash,
+    )
 
 
 def scope(idempotency: Idempotency) -> tuple[str, str, str, str]:

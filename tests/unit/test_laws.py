@@ -28,7 +28,7 @@ from strategies import (
 
 from application.rollback import CredentialChoice
 from domain.catalog import Change, Command
-from domain.changes import as_json_patch, difference
+from domain.changes import as_json_patch, difference, merge
 from domain.configuration import ENVIRONMENT, FIELDS, ModelConfig, check
 from domain.default import DefaultChanged, SetDefault
 from domain.errors import LedgerError, ModelExists, ModelNotFound
@@ -364,6 +364,66 @@ def test_a_difference_names_what_was_and_what_is(pair: Pair) -> None:
         assert (change.new is UNSET) == (change.op == "removed")
         assert old.fields().get(change.field, UNSET) == change.old
         assert new.fields().get(change.field, UNSET) == change.new
+
+
+# Merging
+
+
+Three = tuple[ModelConfig, ModelConfig, ModelConfig]
+triples = st.tuples(config_pairs, config_pairs).map(lambda pairs: (pairs[0][0], pairs[0][1], pairs[1][1]))
+"""A configuration, the same with some fields changed, and another one."""
+some_changes = st.tuples(config_pairs, st.lists(st.sampled_from(sorted(FIELDS)))).map(
+    lambda drawn: (*drawn[0], replace(drawn[0][0], **{name: getattr(drawn[0][1], name) for name in drawn[1]}))
+)
+"""A configuration, the same with some fields changed, and with only a part of those changes."""
+
+
+@given(config_pairs)
+def test_undoing_the_newest_change_is_rolling_back_to_the_version_before(pair: Pair) -> None:
+    before, after = (config.fields() for config in pair)
+    assert merge(after, after, before) == (before, [])
+
+
+@given(triples | some_changes)
+def test_an_undo_is_itself_undone(three: Three) -> None:
+    before, after, current = (config.fields() for config in three)
+    undone, conflicts = merge(after, current, before)
+    if not conflicts:
+        assert merge(undone, undone, current) == (current, [])
+
+
+def test_an_undo_touches_the_fields_of_its_change_alone() -> None:
+    met: Counter[str] = Counter()
+
+    @given(triples | some_changes)
+    def law(three: Three) -> None:
+        before, after, current = (config.fields() for config in three)
+        result, conflicts = merge(after, current, before)
+        changed = {change.field for change in difference(after, before)}
+        told = {conflict.field for conflict in conflicts}
+        assert told <= changed
+        for name in {*before, *after, *current}:
+            was, left, now = (fields.get(name, UNSET) for fields in (before, after, current))
+            clashes = name in changed and now not in (left, was)
+            assert (name in told) is clashes
+            taken_back = name in changed and not clashes
+            assert result.get(name, UNSET) == (was if taken_back else now)
+            met["conflict" if clashes else "taken back" if taken_back else "kept"] += 1
+
+    law()
+    assert min(met[kind] for kind in ("conflict", "taken back", "kept")) >= 3, met
+
+
+@given(triples | some_changes)
+def test_merging_does_not_depend_on_who_is_called_mine(three: Three) -> None:
+    base, theirs, mine = (config.fields() for config in three)
+    one, conflicts = merge(base, theirs, mine)
+    other, others = merge(base, mine, theirs)
+    assert {each.field: (each.theirs, each.mine) for each in conflicts} == {
+        each.field: (each.mine, each.theirs) for each in others
+    }
+    if not conflicts:
+        assert one == other
 
 
 # Configurations

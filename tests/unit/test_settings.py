@@ -40,6 +40,21 @@ def test_without_any_variable_it_serves_on_loopback_with_one_worker_and_data_in_
     assert settings.allowed_origins() == frozenset()
 
 
+def test_the_public_address_is_an_origin() -> None:
+    assert load().public_origin() is None
+    told = {"https://Ledger.example.com/": "https://ledger.example.com", "http://[::1]:80": "http://[::1]"}
+    for address, origin in told.items():
+        assert load({"MODEL_LEDGER_PUBLIC_URL": address}).public_origin() == origin
+    for address in (
+        "ledger.example.com",
+        "https://ledger.example.com/path",
+        "https://user@ledger",
+        "ftp://x",
+    ):
+        [problem] = refusal({"MODEL_LEDGER_PUBLIC_URL": address})
+        assert problem.startswith("MODEL_LEDGER_PUBLIC_URL: the address that browsers use")
+
+
 def test_every_setting_has_a_variable_of_its_own() -> None:
     of_opentelemetry = {"telemetry"}
     assert set(ALLOWED) == set(Settings.__struct_fields__) - of_opentelemetry
