@@ -29,7 +29,7 @@ from domain.errors import LedgerError
 from domain.values import Origin
 from infrastructure.access_tokens import AccessTokens, digest, ensure_administrator
 from infrastructure.client_pool import ClientPool
-from infrastructure.database import Database, DatabaseAway, DatabaseUnusable, alchemy, start_errors
+from infrastructure.database import Database, DatabaseAway, DatabaseUnusable, alchemy, opened, start_errors
 from infrastructure.demo_process import DemoProcess
 from infrastructure.embedded import EmbeddedPostgresError, data_root, lease
 from infrastructure.entra import EntraTokens, azure_identity
@@ -204,8 +204,8 @@ class Parts:
         """Open everything in order, and close it in the other."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.dispose)
-            await stack.enter_async_context(self.pool)
-            await stack.enter_async_context(self.usage_pool)
+            await stack.enter_async_context(opened(self.pool))
+            await stack.enter_async_context(opened(self.usage_pool))
             await _background(stack, self.usage_records.keep(self.usage_days))
             stack.push_async_callback(self.usage.close)
             await _background(stack, self.usage.run())
