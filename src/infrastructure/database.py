@@ -31,6 +31,8 @@ CONNECT_TIMEOUT: Final = 5.0
 """Seconds."""
 READ_TIMEOUT: Final = 2.0
 """Seconds; a read of a follower that takes longer means that its connection is dead."""
+CLOSE_TIMEOUT: Final = 1.0
+"""Seconds for the goodbyes of a pool's connections."""
 COMMAND_TIMEOUT: Final = 5.0
 """Seconds that a statement of a request may take."""
 MIGRATION_TIMEOUT: Final = 600.0
@@ -100,7 +102,7 @@ class Database(Struct, frozen=True):
         )
 
     def pool(self, size: int) -> Pool:
-        """A pool, to be entered; it opens its connections when they are asked for. See `borrowed`."""
+        """A pool, for `opened`; it opens its connections when they are asked for. See `borrowed`."""
         return asyncpg.create_pool(min_size=0, max_size=size, connect=self._connect, reset=_keep)
 
     async def _connect(self, *_: object, **__: object) -> Connection:
@@ -180,6 +182,16 @@ def alchemy(engine: AsyncEngine) -> SQLAlchemyAsyncConfig:
             script_location=str(MIGRATIONS), version_table_name=VERSION_TABLE, compare_type=True
         ),
     )
+
+
+@asynccontextmanager
+async def opened(pool: Pool) -> AsyncIterator[None]:
+    """A pool in use. A server that is silent does not hold up its end."""
+    async with pool:
+        yield
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await pool.close()  # cancelled, it drops its connections
 
 
 @asynccontextmanager

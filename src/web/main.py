@@ -31,7 +31,7 @@ from domain.values import Origin
 from infrastructure.access_tokens import AccessTokens, digest, ensure_administrator
 from infrastructure.client_pool import ClientPool
 from infrastructure.connection_tester import ProviderTester
-from infrastructure.database import Database, DatabaseAway, DatabaseUnusable, alchemy, start_errors
+from infrastructure.database import Database, DatabaseAway, DatabaseUnusable, alchemy, opened, start_errors
 from infrastructure.demo_process import DemoProcess
 from infrastructure.embedded import EmbeddedPostgresError, data_root, lease
 from infrastructure.entra import EntraTokens, azure_identity
@@ -159,7 +159,7 @@ class Parts:
         self.follower = Follower(
             worker.database, [self._serve], [self.tokens.read, self.sessions.read], self.recall.live
         )
-        self.roll = PostgresWorkerRoll(self.pool, self._state, self.follower.moved)
+        self.roll = PostgresWorkerRoll(self.pool, self._standing, self.follower.moved)
         self.feed = Feed(self.views, self.follower.moved)
         self.stopping = Stopping(worker.patience)
         self.usage_pool = worker.database.pool(CONNECTIONS)
@@ -171,7 +171,7 @@ class Parts:
     async def _serve(self, live: Live) -> None:
         await self.clients.reconcile(live.models)
 
-    def _state(self) -> WorkerState:
+    def _standing(self) -> WorkerState:
         told = self.health()
         return WorkerState(told.position, told.status, told.follower, told.degraded)
 
@@ -224,8 +224,8 @@ class Parts:
         """Open everything in order, and close it in the other."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.dispose)
-            await stack.enter_async_context(self.pool)
-            await stack.enter_async_context(self.usage_pool)
+            await stack.enter_async_context(opened(self.pool))
+            await stack.enter_async_context(opened(self.usage_pool))
             await _background(stack, self.usage_records.keep(self.usage_days))
             stack.push_async_callback(self.usage.close)
             await _background(stack, self.usage.run())
