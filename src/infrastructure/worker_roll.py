@@ -50,6 +50,7 @@ class PostgresWorkerRoll:
         self._state = state
         self._moved = moved
         self._id = uuid4()
+        self._is_told = False
 
     async def workers(self) -> Workers:
         """See `WorkerRoll.workers`."""
@@ -74,15 +75,19 @@ class PostgresWorkerRoll:
 
     async def leave(self) -> None:
         """Strike this worker off; who cannot is not counted after a while anyway."""
+        if not self._is_told:
+            return  # the database does not answer, and a stop must not wait for it
         with suppress(*LOST, asyncpg.PostgresError):
             async with asyncio.timeout(1), borrowed(self._pool) as connection:
                 await connection.execute(LEAVE, self._id)
 
     async def _tell(self, state: WorkerState) -> None:
+        self._is_told = False
         async with borrowed(self._pool) as connection:
             told = state.position, state.status, state.follower, state.degraded
             await connection.execute(TELL, self._id, *told)
             await connection.execute(TIDY, FORGET)
+        self._is_told = True
 
 
 def _view(row: asyncpg.Record) -> WorkerView:

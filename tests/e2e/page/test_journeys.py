@@ -1,13 +1,26 @@
 """What people come to the page for, from the first click to the ledger."""
 
 import re
+from threading import Event
 from typing import Any
 
 import pytest
 from playwright.async_api import expect
 from service import Service
-from upstream import Reply
+from upstream import Reply, Status, Stream, wait_until
 from visitor import Visit, Visitor
+
+KEPT = """async text => {
+    const opened = indexedDB.open("model-ledger", 1);
+    const database = await new Promise(done => { opened.onsuccess = () => done(opened.result); });
+    for (;;) {
+        const read = database.transaction("conversations").objectStore("conversations").getAll();
+        const chats = await new Promise(done => { read.onsuccess = () => done(read.result); });
+        if (JSON.stringify(chats).includes(text)) return database.close();
+        await new Promise(done => setTimeout(done, 20));
+    }
+}"""
+"""Ends when the browser's own database holds a text."""
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -227,6 +240,83 @@ async def test_the_palette_goes_to_a_model_by_keyboard_alone(visitor: Visitor) -
     model_id = await create(visitor.service)
     await visitor.open("/chat")
     await visitor.page.keyboard.press("Control+k")
+    await expect(visitor.page.get_by_role("combobox", name="Go to or do")).to_be_focused()
     await visitor.page.keyboard.type(f"history {model_id}")
     await visitor.page.keyboard.press("Enter")
     await expect(visitor.page).to_have_url(re.compile(f"/models/{model_id}/history$"))
+
+
+async def test_a_stopped_answer_keeps_its_words_and_can_be_continued(visitor: Visitor) -> None:
+    upstream = visitor.service.upstream
+    assert upstream is not None
+    model_id = await create(visitor.service)
+    upstream.script(Stream(["first words "], hold=Event()), Reply("and the rest"), deployment=model_id)
+    await visitor.open(f"/chat?model={model_id}")
+    aborted = upstream.aborted
+    await visitor.page.get_by_label("Message", exact=True).fill("Tell me")
+    await visitor.page.keyboard.press("Enter")
+    await expect(visitor.answers().last).to_contain_text("first words")
+    await visitor.page.keyboard.press("Escape")
+    await expect(visitor.answers().last).to_contain_text("stopped")
+    await wait_until(lambda: upstream.aborted == aborted + 1, within=2)
+
+    await visitor.answers().last.get_by_role("button", name="Continue").click()
+    await expect(visitor.answers().last).to_contain_text("and the rest")
+    sent = [request.fields["messages"] for request in upstream.requests if request.deployment == model_id]
+    assert [message["content"] for message in sent[-1]] == [  # type: ignore[attr-defined]
+        "Tell me",
+        "first words ",
+        "Go on exactly where you stopped.",
+    ]
+
+
+async def test_a_reload_in_the_middle_of_an_answer_loses_no_word(visitor: Visitor) -> None:
+    upstream = visitor.service.upstream
+    assert upstream is not None
+    model_id = await create(visitor.service)
+    upstream.script(Stream(["kept words "], hold=Event()), Reply("whole"), deployment=model_id)
+    await visitor.open(f"/chat?model={model_id}")
+    await visitor.page.get_by_label("Message", exact=True).fill("Tell me")
+    await visitor.page.keyboard.press("Enter")
+    await expect(visitor.answers().last).to_contain_text("kept words")
+    await visitor.page.evaluate(KEPT, "kept words")
+    await visitor.page.reload()
+    await expect(visitor.answers().last).to_contain_text("interrupted")
+    await expect(visitor.answers().last).to_contain_text("kept words")
+    await visitor.answers().last.get_by_role("button", name="Regenerate").click()
+    await expect(visitor.answers().last).to_contain_text("whole")
+
+
+async def test_a_failed_call_says_why_and_can_be_tried_again(visitor: Visitor) -> None:
+    upstream = visitor.service.upstream
+    assert upstream is not None
+    visitor.expected = ("status of 429",)
+    model_id = await create(visitor.service, max_retries=0)
+    upstream.script(Status(429), Reply("now it works"), deployment=model_id)
+    await visitor.open(f"/chat?model={model_id}")
+    await visitor.page.get_by_label("Message", exact=True).fill("Hello")
+    await visitor.page.keyboard.press("Enter")
+    await expect(visitor.answers().last).to_contain_text("The provider asks to slow down")
+    await visitor.answers().last.get_by_role("button", name="Try again").click()
+    await expect(visitor.answers().last).to_contain_text("now it works")
+
+
+async def test_one_change_is_undone_and_later_ones_stay(visitor: Visitor) -> None:
+    model_id = await create(visitor.service, max_tokens=1000)
+    await patch(visitor.service, model_id, max_tokens=2000)
+    await patch(visitor.service, model_id, max_timeout=900)
+    await visitor.open(f"/models/{model_id}/history")
+    await visitor.page.get_by_role("button", name="Undo this change v2").click()
+    await visitor.dialog().get_by_role("button", name="Undo, 1 field").click()
+    await visitor.told("What v2 changed is undone; this is v4")
+    found = await read(visitor.service, model_id)
+    assert (found["max_tokens"], found["max_timeout"]) == (1000, 900)
+
+
+async def test_the_connection_is_tried_with_values_that_are_not_saved(visitor: Visitor) -> None:
+    model_id = await create(visitor.service)
+    await visitor.open(f"/models/{model_id}/edit")
+    await visitor.page.get_by_role("button", name="Test connection").click()
+    await expect(visitor.page.get_by_text("It answers", exact=True)).to_be_visible()
+    await expect(visitor.page.locator(".steps li").last).to_contain_text("answer")
+    assert (await read(visitor.service, model_id))["version"] == 1

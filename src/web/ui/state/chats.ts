@@ -12,12 +12,17 @@ export const chats = store<ReadonlyMap<string, Conversation> | null>(null);
 
 const running = new Map<string, AbortController>();
 const tabs = "BroadcastChannel" in globalThis ? new BroadcastChannel("model-ledger-chats") : null;
+/** Milliseconds between two saves of an answer that streams in. */
 const SAVE_EVERY = 400;
-const savedAt = new Map<string, number>();
+const resting = new Map<string, number>();
+const unsaved = new Set<string>();
 
 export async function readChats(): Promise<void> {
   const kept = await shelf.readAll().catch(() => []);
   chats.set(new Map(kept.map(one => [one.id, told.interrupted(one)])));
+  addEventListener("pagehide", () => {
+    for (const id of unsaved) void save(id);
+  });
   if (tabs) tabs.onmessage = ({ data }: MessageEvent<string>) => void takeFromOtherTab(data);
 }
 
@@ -80,10 +85,9 @@ async function run(conversation: Conversation): Promise<void> {
   const begun = performance.now();
   let text = "";
   let frame = 0;
-  const show = (by: Partial<Answer>, now = false) => {
+  const show = (by: Partial<Answer>) => {
     const seconds = (performance.now() - begun) / 1000;
     update(conversation.id, before => told.changed(before, pending.id, { seconds, ...by }));
-    if (now) savedAt.delete(conversation.id);
   };
   const draw = () => {
     frame = 0;
@@ -113,8 +117,7 @@ async function run(conversation: Conversation): Promise<void> {
   }
   cancelAnimationFrame(frame);
   if (running.get(conversation.id) === control) running.delete(conversation.id);
-  show({ text, ...end }, true);
-  void save(conversation.id);
+  show({ text, ...end });
   say(spokenEnd(text, end));
 }
 
@@ -154,14 +157,29 @@ function spokenEnd(text: string, { outcome }: Partial<Answer>): string {
 
 function keep(conversation: Conversation): void {
   chats.set(new Map(chats.get() ?? []).set(conversation.id, conversation));
-  const last = savedAt.get(conversation.id) ?? 0;
-  if (performance.now() - last > SAVE_EVERY || !running.has(conversation.id)) void save(conversation.id);
+  const { id } = conversation;
+  if (running.has(id)) pace(id);
+  else void save(id);
+}
+
+/** Save at once, then at most now and then, and in the end what came last. */
+function pace(id: string): void {
+  if (resting.has(id)) {
+    unsaved.add(id);
+    return;
+  }
+  const rest = () => {
+    resting.delete(id);
+    if (unsaved.has(id)) pace(id);
+  };
+  resting.set(id, setTimeout(rest, SAVE_EVERY));
+  void save(id);
 }
 
 async function save(id: string): Promise<void> {
+  unsaved.delete(id);
   const conversation = chats.get()?.get(id);
   if (!conversation) return;
-  savedAt.set(id, performance.now());
   await shelf.write(conversation).catch(() => {});
   tabs?.postMessage(id);
 }

@@ -23,6 +23,10 @@ test("a way back names the version that came back", () => {
   expect(deed(entry({ type: "model.rolled_back", to_version: 3 }), false)).toBe("rolled back to v3");
   expect(deed(entry({ type: "model.rolled_back", to_version: 3 }), true)).toBe("rolled m back to v3");
   expect(deed(entry({ type: "default.changed", model_id: null }), true)).toBe("took the default away");
+  const disabled = [{ field: "enabled", op: "changed", old: true, new: false }] as const;
+  expect(deed(entry({ changes: [...disabled] }), true)).toBe("disabled m");
+  const raised = [{ field: "max_tokens", op: "changed", old: 1, new: 2 }] as const;
+  expect(deed(entry({ changes: [...raised] }), true)).toBe("raised max tokens 1 tokens to 2 tokens in m");
 });
 
 test("times are told as people say them", () => {

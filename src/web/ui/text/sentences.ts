@@ -47,12 +47,13 @@ export function deed(entry: Entry, subject: boolean): string {
 function changesText(changes: readonly FieldChange[], model: string): string {
   const [first, second, ...more] = changes;
   if (!first) return model ? `recorded ${model} anew` : "recorded it anew";
-  const whose = model && `${model}: `;
-  if (!second) return whose + changeText(first);
+  const where = model && ` in ${model}`;
+  if (!second && model && first.field === "enabled") return changeText(first).replace("it", model);
+  if (!second) return changeText(first) + where;
   const names = [first, second, ...more].map(change => label(change.field).toLowerCase());
   if (more.length > 2)
-    return `${whose}changed ${names.slice(0, 2).join(", ")} and ${names.length - 2} more fields`;
-  return `${whose}changed ${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+    return `changed ${names.slice(0, 2).join(", ")} and ${names.length - 2} more fields${where}`;
+  return `changed ${names.slice(0, -1).join(", ")} and ${names.at(-1)}${where}`;
 }
 
 /** One change: "raised max timeout 60 s to 120 s". */

@@ -1,4 +1,4 @@
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { chats } from "../state/chats";
 import { models } from "../state/models";
 import { go } from "../state/router";
@@ -25,7 +25,7 @@ export function Palette({ onClose }: { readonly onClose: () => void }) {
   const find = (wanted: string) =>
     rank(commands, wanted, ({ name, note }) => `${name} ${note}`).slice(0, MOST);
   const shown = find(text);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const before = document.activeElement;
     box.current?.showModal();
     return () => {

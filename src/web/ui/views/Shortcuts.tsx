@@ -2,7 +2,7 @@ import { useEffect } from "preact/hooks";
 import { Dialog } from "../components/Dialog";
 import { currentPlace, go } from "../state/router";
 import { store, useStore } from "../state/store";
-import { later } from "./later";
+import { Palette } from "./Palette";
 
 export const SHORTCUTS: readonly (readonly [keys: string, told: string])[] = [
   ["Ctrl K", "Go anywhere: the command palette"],
@@ -20,8 +20,6 @@ type Open = null | "palette" | "help";
 
 const open = store<Open>(null);
 export const openPalette = (): void => open.set("palette");
-
-const Palette = later(() => import("./Palette").then(found => found.Palette));
 
 /** The keys that work everywhere; single ones only where nobody types. */
 export function Shortcuts() {

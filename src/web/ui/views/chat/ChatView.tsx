@@ -145,6 +145,12 @@ function useStickyScroll(count: number, length: number) {
   useLayoutEffect(() => {
     if (follows.current) toEnd();
   }, [count, length]);
+  useEffect(() => {
+    // Messages get their real height only when they come into sight.
+    const watch = new ResizeObserver(() => follows.current && toEnd());
+    for (const part of [box.current, box.current?.firstElementChild]) if (part) watch.observe(part);
+    return () => watch.disconnect();
+  }, []);
   return { box, atEnd, toEnd, look };
 }
 

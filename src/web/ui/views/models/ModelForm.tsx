@@ -126,6 +126,7 @@ function Form({ id, model }: { readonly id: string | null; readonly model: Model
     }
   };
   const [refusals, setRefusals] = useState(0);
+  const [note, setNote] = useState("");
   const focusFirst = () => setRefusals(refusals + 1);
   useLayoutEffect(() => {
     if (refusals === 0) return;
@@ -135,9 +136,10 @@ function Form({ id, model }: { readonly id: string | null; readonly model: Model
     wrong?.focus();
   }, [refusals]);
   const review = () => {
+    setNote("");
     setTouched(new Set(["model_id", ...Object.keys(found)]));
     if (Object.keys(found).length > 0) {
-      notify("Not yet: some fields need another look", "bad");
+      setNote("Not yet: some fields need another look");
       focusFirst();
     } else if (id && changes.length === 0) notify("Nothing changed, nothing to save", "plain");
     else setStep("review");
@@ -159,7 +161,7 @@ function Form({ id, model }: { readonly id: string | null; readonly model: Model
       if (Object.keys(told).length === 0) throw error;
       setRefused(told);
       setStep(null);
-      notify("Not saved: some fields need another look", "bad");
+      setNote("Not saved: some fields need another look");
       focusFirst();
     }
   };
@@ -207,7 +209,10 @@ function Form({ id, model }: { readonly id: string | null; readonly model: Model
           Cancel
         </a>
         <span class="push" />
-        {id && dirty && (
+        <span class="field-problem" role="alert">
+          {note}
+        </span>
+        {id && dirty && note === "" && (
           <span class="quiet">
             {changes.length === 1 ? "One field differs" : `${changes.length} fields differ`}
           </span>
