@@ -5,25 +5,18 @@ import os
 import socket
 import sys
 from contextlib import ExitStack
-from typing import Final
 
 import msgspec
 
+from web.composition.app import contract_document
+from web.composition.maintenance import rebuild_projection, verify_ledger
+from web.composition.start import REFUSALS, database_urls
 from web.listening import allow_many_connections
-from web.main import (
-    DatabaseUnusable,
-    EmbeddedPostgresError,
-    contract_document,
-    database_urls,
-    rebuild_projection,
-    verify_ledger,
-)
 from web.serving import serve
 from web.settings import Settings, forget
 from web.workers import log_to_stderr
 
-REFUSALS: Final = (DatabaseUnusable, EmbeddedPostgresError)
-"""Errors whose message is meant for the user."""
+__all__ = ["REFUSALS", "print_contract", "run"]
 
 
 def print_contract() -> None:

@@ -1,7 +1,7 @@
 """Who asks, whether they may, and what is noted of a change: one authenticator, one authoriser."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -37,6 +37,9 @@ BEARER: Final = re.compile(r"bearer +([\x21-\x7e]+) *", re.IGNORECASE)
 CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="Model Ledger"'}
 WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 ESCAPED_SLASH: Final = Problem("/model_id", "invalid_id", "an id holds no slash; '/' belongs into deployment")
+
+Serves = Callable[[int], Awaitable[None]]
+"""Waits, for a bounded time, until this worker serves what stands at a position."""
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
@@ -132,17 +135,23 @@ class Change(Struct, frozen=True):
     """Whether the installation asks for a condition on this change."""
     idempotency: Idempotency | None
     views: Views
+    serves: Serves
 
     async def execute(self, ledger: Ledger, command: Command | PatchModel | Prepare) -> Receipt:
-        """Have the ledger do it; see `Ledger.execute`. A stale condition is told with what changed."""
+        """Have the ledger do it, and this worker serve it; see `Ledger.execute`.
+
+        A stale condition is told with what changed.
+        """
         if self.required and self.condition is None:
             raise PreconditionRequired
         try:
-            return await ledger.execute(
+            receipt = await ledger.execute(
                 command, self.context, condition=self.condition, idempotency=self.idempotency
             )
         except PreconditionFailed as error:
             raise await explain(self.views, error, of_default=isinstance(command, SetDefault)) from error
+        await self.serves(receipt.position)
+        return receipt
 
     def because(self, reason: str | None) -> "Change":
         """The same with the reason that stands in the body, which wins over the others."""
@@ -150,7 +159,9 @@ class Change(Struct, frozen=True):
         return self if checked is None else replace(self, context=replace(self.context, reason=checked))
 
 
-async def provide_change(request: Request[Caller, Any, Any], views: NamedDependency[Views]) -> Change:
+async def provide_change(
+    request: Request[Caller, Any, Any], views: NamedDependency[Views], serves: NamedDependency[Serves]
+) -> Change:
     """Read everything about a change but its content."""
     caller = request.user
     source: Source = "api" if request.auth is None else "ui"
@@ -158,7 +169,7 @@ async def provide_change(request: Request[Caller, Any, Any], views: NamedDepende
     opt = request.route_handler.opt
     required = bool(request.app.state.require_if_match) and not opt.get("creates")
     key = read_idempotency(request, caller.actor, await request.body())
-    return Change(context, read_condition(request), required, key, views)
+    return Change(context, read_condition(request), required, key, views, serves)
 
 
 def _reason(request: Request[Any, Any, Any]) -> str | None:

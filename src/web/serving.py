@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from web.main import Prepared, database_urls, keep_beside, prepare, prepare_later
+from web.composition.start import Prepared, database_urls, keep_beside, prepare, prepare_later
 from web.settings import Settings
 from web.workers import keep_workers, work
 

@@ -22,8 +22,9 @@ from typing import Final
 
 import uvicorn
 
+from web.composition.app import create_app
+from web.composition.worker import Worker
 from web.listening import BACKLOG
-from web.main import Worker, create_app
 from web.stopping import Patience
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,9 @@ from domain.errors import LedgerError
 from domain.values import SYSTEM
 from infrastructure.database import Database
 from web.browsers import Site
+from web.composition.app import create_app
+from web.composition.worker import Worker
 from web.identity import Gate
-from web.main import Worker, create_app
 from web.pages import VIEWS
 from web.problems import answer_http, answer_refusal
 

@@ -34,7 +34,8 @@ from infrastructure.live import Live
 from infrastructure.local_snapshot import LocalSnapshot, place_digest
 from infrastructure.preparation import Preparation
 from infrastructure.snapshot_files import SnapshotFiles
-from web.main import Standby, Worker, create_app
+from web.composition.app import create_app
+from web.composition.worker import Standby, Worker
 
 KEY = "c4n4ry-key-" + "k" * 20
 SECOND = "mlk_second_" + "s" * 40

@@ -42,6 +42,18 @@ ROOT = Path(__file__).parents[2]
 # In every worker.
 
 
+async def test_who_made_a_change_has_the_next_call_answered_by_it(shared_service: Service) -> None:
+    async with each_worker(shared_service) as clients:
+        for api in clients.values():
+            model_id = await api.create()
+            assert await served_version(api, model_id) == 1
+            for version in range(2, 30):
+                await api.update(model_id, max_tokens=version)
+                assert await served_version(api, model_id) == version
+            await api.delete(model_id)
+            assert await served_version(api, model_id) is None
+
+
 async def test_a_committed_change_is_in_use_in_every_worker(shared_service: Service) -> None:
     async with each_worker(shared_service) as clients:
         assert len(clients) == 2

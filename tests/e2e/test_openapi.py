@@ -14,7 +14,8 @@ from domain.configuration import CONSTRAINTS, FIELDS
 from domain.values import ModelId
 from infrastructure.database import Database
 from infrastructure.usage import PostgresUsage
-from web.main import Worker, create_app
+from web.composition.app import create_app
+from web.composition.worker import Worker
 
 Document = dict[str, Any]
 

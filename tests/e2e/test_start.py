@@ -26,7 +26,7 @@ from upstream import ScriptedUpstream, block_until, wait_until
 from domain.values import Origin
 from infrastructure.database import MIGRATIONS, REVISIONS
 from infrastructure.embedded import data_root, lease
-from web.main import DEMO_KEY, _keys
+from web.composition.start import DEMO_KEY, _keys
 from web.settings import Settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
