@@ -164,8 +164,11 @@ def _number(value: Raw | None) -> int | float | None:
         return None
     try:
         number = msgspec.json.decode(value, type=int | float, strict=False)
-    except msgspec.DecodeError:
-        return None
+    except msgspec.DecodeError:  # beyond what a number may be, or with space around it
+        try:
+            number = float(bytes(value).strip(b' "'))
+        except ValueError:
+            return None
     return number if number > -inf else None  # neither nan nor -inf is
 
 

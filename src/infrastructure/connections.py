@@ -174,6 +174,8 @@ class Connection(asyncio.Protocol):
         self._busy = self._answering = self._begun = self._complete = False
         self._paused = self._silent = self._until_close = self._reusable = False
         self._problem: str | None = None
+        self.secret = b""
+        """What no answer may tell; blanked where it stands."""
         self.rested_at = 0.0
         """When its last exchange ended, in the loop's time."""
 
@@ -273,8 +275,10 @@ class Connection(asyncio.Protocol):
         """The server says no more."""
         self._end_of_stream()
 
-    def connection_lost(self, _: Exception | None) -> None:
-        """It is closed."""
+    def connection_lost(self, error: Exception | None) -> None:
+        """It is closed; an error is no end that the server meant."""
+        if error is not None:
+            self._until_close = False
         self._end_of_stream()
 
     # What the parser finds.
@@ -320,6 +324,8 @@ class Connection(asyncio.Protocol):
     def _taken(self) -> bytes:
         chunks = self._chunks
         taken = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if self.secret and self.secret in taken:
+            taken = taken.replace(self.secret, b"***")
         self._chunks = []
         self._size = 0
         if self._paused:

@@ -151,6 +151,7 @@ class ProviderClient:
                 secret = await self._key.token() if isinstance(self._key, EntraTokens) else self._key
                 head = await self._head(call, secret)
                 connection = await exchange.run(head, call.body, limit)
+                connection.secret = secret.encode("ascii") if secret else b""
                 status = connection.status
                 chunks = connection if 200 <= status < 300 else self._error(connection, secret)
                 yield ProviderAnswer(status, connection.headers, exchange.attempts, chunks)

@@ -1,7 +1,9 @@
 """Connections to a provider against servers that speak, byte by byte, what a test tells them."""
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -169,6 +171,26 @@ async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
 
     async with listening(Old()) as pool:
         assert await ask(pool) == (200, b"done")
+
+
+async def test_a_reset_is_no_end_of_an_answer_without_a_length() -> None:
+    class Resetting(Server):
+        async def answer(self, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\nhal")
+            await writer.drain()
+
+    server = Resetting()
+    async with listening(server) as pool:
+        connection = await pool.take()
+        await connection.ask(REQUEST, BODY)
+        chunks = aiter(connection)
+        assert await anext(chunks) == b"hal"
+        opened = server.writers[0].get_extra_info("socket")
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.writers[0].transport.abort()
+        with pytest.raises(Broken):
+            await anext(chunks)
+        pool.give_back(connection)
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,44 @@ class TestAnswers:
         assert (await ask(http)).content == body
 
 
+class TestWhatAProviderMustNotSay:
+    @pytest.mark.parametrize("body", [b"", b"{nope", b'{"id":"c1","content":"half', b"<html>welcome</html>"])
+    async def test_a_plain_answer_that_is_no_whole_json_is_no_success(
+        self, gateway: ServedGateway, up: ScriptedUpstream, http: httpx2.AsyncClient, body: bytes
+    ) -> None:
+        up.script(Raw(200, JSON, body))
+        answer = await ask(http)
+        assert answer.status_code == 502
+        assert answer.json()["error"]["code"] == "provider_broken"
+        assert [record.status for record in gateway.records] == [502]
+
+    @pytest.mark.parametrize("before", [b"", b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'])
+    async def test_nothing_follows_an_error_in_a_stream(
+        self, gateway: ServedGateway, up: ScriptedUpstream, http: httpx2.AsyncClient, before: bytes
+    ) -> None:
+        error = b'data: {"error":{"message":"overloaded"}}\n\n'
+        up.script(Raw(200, EVENTS, before + error + b"data: [DONE]\n\n"))
+        assert (await ask(http, stream=True)).content == before + error
+        assert [record.error for record in gateway.records] == ["failed"]
+
+    async def test_the_key_is_blanked_in_what_looks_like_a_success(
+        self, up: ScriptedUpstream, http: httpx2.AsyncClient
+    ) -> None:
+        told = b'{"error":{"message":"wrong key: %b"}}' % KEY.encode()
+        up.script(Raw(200, JSON, told), Raw(200, EVENTS, b"data: %b\n\n" % told))
+        blanked = told.replace(KEY.encode(), b"***")
+        assert (await ask(http)).content == blanked
+        assert (await ask(http, stream=True)).content == b"data: %b\n\n" % blanked
+
+    async def test_a_success_of_another_kind_is_told_as_what_it_is(
+        self, up: ScriptedUpstream, http: httpx2.AsyncClient
+    ) -> None:
+        up.script(Raw(201, JSON, b"{}"))
+        answer = await ask(http)
+        assert answer.status_code == 502
+        assert "status 201" in answer.json()["error"]["message"]
+
+
 class TestTheConfigurationsRules:
     async def test_a_limit_above_the_ceiling_is_clamped_and_told(
         self, gateway: ServedGateway, http: httpx2.AsyncClient

@@ -95,7 +95,7 @@ class TestLimits:
         assert result.fields.keys() == {"model"}
         assert result.limit is None
 
-    @pytest.mark.parametrize("trick", ["9000", 9e3, 1e300, "inf", 10**30])
+    @pytest.mark.parametrize("trick", ["9000", 9e3, 1e300, "inf", 10**30, "1e999", " 99999 "])
     def test_no_spelling_of_a_number_gets_past_the_ceiling(self, trick: object) -> None:
         assert plain(shaped(max_tokens=trick))["max_tokens"] == 4096
         assert plain(shaped(shape=shape_responses, max_output_tokens=trick))["max_output_tokens"] == 4096

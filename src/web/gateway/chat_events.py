@@ -86,4 +86,4 @@ def _include_usage(asked: Fields) -> bool:
     return options.include_usage
 
 
-CHAT_EVENTS: Final = EventForm(ending, error_event, from_whole)
+CHAT_EVENTS: Final = EventForm(_is_error, ending, error_event, from_whole)

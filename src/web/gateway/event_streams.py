@@ -36,6 +36,8 @@ an error itself; it stopped short."""
 class EventForm(Struct, frozen=True):
     """How an operation's streams end, fail, and are made of a whole answer."""
 
+    is_error: Callable[[bytes], bool]
+    """Whether an event's data tells of an error, after which nothing may look like an end."""
     ending: Callable[[bytes, bytes], Ending]
     """Of the last whole lines, and of the half line after them."""
     error: Callable[[ErrorObject, bytes], bytes]
@@ -71,7 +73,7 @@ class EventStream:
         return self._form.ending(self.lines, bytes(self._held))
 
     async def relay(self, headers: Headers, chunks: AsyncIterator[bytes]) -> None:
-        """Pass a provider's events on, and leave the stream open.
+        """Pass a provider's events on, up to one that tells of an error, and leave the stream open.
 
         Raises:
             ProviderRefusal: a line is larger than `ANSWER_LIMIT`.
@@ -82,8 +84,14 @@ class EventStream:
             if not chunk:
                 await self._ping()
             elif lines := self._whole_lines(chunk):
+                failed = b'"error"' in lines and self._failed_at(lines)
+                if failed:
+                    lines = lines[:failed] + b"\n"
+                    self._held.clear()
                 self._note(lines)
                 await send({"type": "http.response.body", "body": lines, "more_body": True})
+                if failed:
+                    return
 
     async def say(self, headers: Headers, whole: bytes, asked: Fields) -> None:
         """Send a whole answer to those fields as a stream.
@@ -107,6 +115,15 @@ class EventStream:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORD):
                 await self._end(b"\n" + self._form.error(error, self.lines))
+
+    def _failed_at(self, lines: bytes) -> int:
+        """Where the first event ends that tells of an error; 0 without one."""
+        end = 0
+        for line in lines.splitlines(keepends=True):
+            end += len(line)
+            if line.startswith(b"data:") and self._form.is_error(line[5:].strip()):
+                return end
+        return 0
 
     def _whole_lines(self, chunk: bytes) -> bytes:
         held = self._held

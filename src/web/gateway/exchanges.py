@@ -12,6 +12,7 @@ from time import perf_counter
 
 import msgspec
 from litestar.types import Send
+from msgspec import Raw
 
 from application.ports import CallRecord, Lease, LiveModel, ProviderAnswer, ProviderCall, ProviderFailed
 from application.telemetry import Answered
@@ -151,6 +152,8 @@ class Exchange:
         if self._stream is not None:
             await self._stream.say(self._headers, whole, self._asked.fields)
             return
+        if "content-encoding" not in self._told and not _is_json(whole):
+            raise cut()  # also where nothing but the connection's end told its length
         length = {"content-length": str(len(whole))}
         await self._send(start(200, {**self._headers, **self._told, **length}))
         await self._send({"type": "http.response.body", "body": whole, "more_body": False})
@@ -167,6 +170,14 @@ class Exchange:
             self._notes.refused(refusal)
             await stream.fail(refusal.error)
         return None
+
+
+def _is_json(whole: bytes) -> bool:
+    try:
+        msgspec.json.decode(whole, type=Raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _identity(model: LiveModel, asked: GatewayRequest, shaped: Shaped) -> dict[str, str]:

@@ -96,6 +96,9 @@ async def read_refusal(answer: ProviderAnswer) -> ProviderRefusal:
     if status in {401, 403}:
         # The caller's own token is good. The message stays here too: it may quote parts of the key.
         return ProviderRefusal(reason, 502, AUTH, code="provider_auth", headers=NO_RETRY)
+    if status < 300:
+        told = f"the provider answered with status {status}, which is no answer to this call"
+        return ProviderRefusal(reason, 502, told, code="provider_broken", headers=NO_RETRY)
     if status < 400:
         return ProviderRefusal(reason, 502, REDIRECT, code="provider_redirect", headers=NO_RETRY)
     body = b"".join([chunk async for chunk in answer.chunks])

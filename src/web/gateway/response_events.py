@@ -49,4 +49,9 @@ def _last_event(lines: bytes) -> _Event:
         return _Event()
 
 
-RESPONSE_EVENTS: Final = EventForm(ending, error_event, lambda answer, _: as_events(answer))
+RESPONSE_EVENTS: Final = EventForm(
+    lambda _: False,  # its errors are its last events, and no other word follows
+    ending,
+    error_event,
+    lambda answer, _: as_events(answer),
+)
